@@ -1,0 +1,70 @@
+# Needs git, make and Python >= 3.10 with pip; everything else goes into .venv.
+# Another Python: make test PYTHON=python3.13    One test: make test ARGS="-k settle"
+
+PYTHON ?= python3
+VENV   ?= .venv
+OLDEST ?= .venv-oldest
+ARGS   ?=
+PY     := $(VENV)/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-oldest check format bench soak docs clean
+
+help: ## list what there is to make
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.dev ## the quota stress test against a local fake provider; no key needed
+	$(PY) examples/demo.py
+
+test: $(VENV)/.dev ## the test-suite, on the newest SDKs
+	$(PY) -m pytest $(ARGS)
+
+test-oldest: $(OLDEST)/.oldest ## the same test-suite, on the oldest SDKs supported
+	$(OLDEST)/bin/python -m pytest $(ARGS)
+
+check: $(VENV)/.dev ## format, lint, and types (quotaguard and tests/typing, by mypy and by pyright)
+	$(PY) -m ruff format --check
+	$(PY) -m ruff check
+	$(PY) -m mypy
+	$(PY) -m pyright --pythonpath $(PY)
+
+format: $(VENV)/.dev ## write the format and the safe fixes that check asks for
+	$(PY) -m ruff check --fix
+	$(PY) -m ruff format
+
+bench: $(VENV)/.dev ## ratios against the bare SDK, from one interleaved run
+	$(PY) -m benchmarks $(ARGS)
+
+soak: $(VENV)/.dev ## many users for long: memory stays bounded, no reservation stays open
+	$(PY) -m benchmarks.soak $(ARGS)
+
+docs: $(VENV)/.docs ## the documentation, in build/docs; a warning or a dead link is an error
+	$(PY) -m sphinx --fail-on-warning --keep-going --quiet docs build/docs
+
+clean: ## remove what was built or cached, the virtual environments included
+	rm -rf $(VENV) $(OLDEST) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# $(call install,VENV,WHAT): --group needs pip 25.1, and a new virtual environment has Python's own.
+define install
+	$(1)/bin/python -m pip install -qq --upgrade 'pip>=25.1'
+	$(1)/bin/python -m pip install -qq $(2)
+	@touch $@
+endef
+
+# Each stamp stands for one installed set of dependencies and is remade when pyproject.toml changes.
+$(VENV)/.dev: pyproject.toml | $(VENV)/bin/pip
+	$(call install,$(VENV),--editable '.[all]' --group dev)
+
+$(OLDEST)/.oldest: pyproject.toml | $(OLDEST)/bin/pip
+	$(call install,$(OLDEST),--editable '.[all]' --group oldest)
+
+$(VENV)/.docs: $(VENV)/.dev
+	$(call install,$(VENV),--group docs)
+
+# The second way is for Debian's bare python3, which has pip but no ensurepip.
+%/bin/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and \
+	    f"quotaguard needs Python >= 3.10, and $(PYTHON) is {sys.version.split()[0]}: set PYTHON=")'
+	$(PYTHON) -m venv --clear $* || { \
+	    $(PYTHON) -m venv --clear --without-pip $* && $(PYTHON) -m pip --python $*/bin/python install pip; }

@@ -1,0 +1,101 @@
+"""Token quotas around LLM clients.
+
+Counts tokens before a call, reserves them from the caller's buckets in one atomic step, makes the
+call and settles with what was really used. See `Guard`, `GuardedOpenAI` and `token_limited`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .core.lease import Lease
+from .core.ops import BucketState
+from .decorator import token_limited
+from .errors import (
+    BackendError,
+    ConfigurationError,
+    ModelNotAllowed,
+    QuotaExceeded,
+    QuotaguardError,
+    RequestTooLarge,
+    UnmeteredEndpoint,
+)
+from .guard import Guard
+from .identity import Identity, acting_as
+from .limits import Limit
+from .policies import Fallback, Refuse, Wait
+from .receipts import Receipt, receipt
+from .tiers import Tier
+from .usage import Usage
+
+if TYPE_CHECKING:
+    from .clients.anthropic import AsyncGuardedAnthropic, GuardedAnthropic
+    from .clients.openai import (
+        AsyncGuardedAzureOpenAI,
+        AsyncGuardedOpenAI,
+        GuardedAzureOpenAI,
+        GuardedOpenAI,
+    )
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AsyncGuardedAnthropic",
+    "AsyncGuardedAzureOpenAI",
+    "AsyncGuardedOpenAI",
+    "BackendError",
+    "BucketState",
+    "ConfigurationError",
+    "Fallback",
+    "Guard",
+    "GuardedAnthropic",
+    "GuardedAzureOpenAI",
+    "GuardedOpenAI",
+    "Identity",
+    "Lease",
+    "Limit",
+    "ModelNotAllowed",
+    "QuotaExceeded",
+    "QuotaguardError",
+    "Receipt",
+    "Refuse",
+    "RequestTooLarge",
+    "Tier",
+    "UnmeteredEndpoint",
+    "Usage",
+    "Wait",
+    "acting_as",
+    "receipt",
+    "token_limited",
+]
+
+_CLIENTS = {
+    "AsyncGuardedAnthropic": "anthropic",
+    "AsyncGuardedAzureOpenAI": "openai",
+    "AsyncGuardedOpenAI": "openai",
+    "GuardedAnthropic": "anthropic",
+    "GuardedAzureOpenAI": "openai",
+    "GuardedOpenAI": "openai",
+}
+"""Exported lazily: importing an SDK takes a second or two."""
+
+
+def __getattr__(name: str) -> Any:
+    sdk = _CLIENTS.get(name)
+    if sdk is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        found = getattr(import_module(f".clients.{sdk}", __name__), name)
+    except ModuleNotFoundError as error:
+        if error.name != sdk:
+            raise
+        raise ImportError(
+            f"{name} needs the {sdk} package: pip install 'quotaguard[{sdk}]'"
+        ) from error
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,267 @@
+"""One request of a guarded client, before and after: what it may use, and what it used."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, Protocol
+from urllib.parse import quote
+
+from .. import receipts
+from ..core.lease import AS_RESERVED, Demand, Lease, Outcome
+from ..core.plan import Plan
+from ..counting import estimate
+from ..errors import ModelNotAllowed, QuotaExceeded, UnmeteredEndpoint
+from ..events import UsageUnreadable
+from ..guard import Guard
+from ..identity import Identity
+from ..providers import Provider, Route, field, usage_of
+from ..usage import Usage
+from .streams import Meter, MeteredBody, usage_in
+
+log = logging.getLogger("quotaguard")
+
+
+BACKGROUND = 10_000
+"""Background responses of a guard that are remembered; the leases of older ones run out."""
+
+
+class Sdk(Protocol):
+    """What must be known of an SDK."""
+
+    provider: Provider
+
+    def refusal(self, error: QuotaExceeded | ModelNotAllowed, client: Any, url: str) -> Exception:
+        """The refusal as an error of the SDK's own kind too."""
+        ...
+
+    def is_timeout(self, error: BaseException) -> bool:
+        """Whether the SDK gave up waiting: the provider may have done the work."""
+        ...
+
+    def is_clean(self, error: BaseException) -> bool:
+        """Whether the provider surely did no work: an error status, or no connection."""
+        ...
+
+
+class Call(NamedTuple):
+    """A request that goes through the ledger."""
+
+    guard: Guard
+    sdk: Sdk
+    client: Any
+    who: Identity
+    options: Any
+    """The SDK's FinalRequestOptions; the caller's, never changed."""
+    route: Route
+    body: Mapping[str, Any]
+    model: str | None
+    streaming: bool
+    asking: Mapping[str, Any] | None
+    """What is added to the body so that the stream says its usage; what that adds to the stream is
+    hidden from the caller."""
+    resumed: Lease | None = None
+    """The lease of a background response that this request looks at."""
+
+    def admission(self) -> Plan[Lease]:
+        """The plan that reserves for it."""
+        return self.guard.admission(self.who, self.model, self._demand)
+
+    def _demand(self, model: str | None) -> Demand:
+        if self.route.kind != "metered":
+            return Demand(0, 0, hard=True)
+        body = self.body if model == self.body.get("model") else {**self.body, "model": model}
+        found = estimate(self.route.endpoint, body, prior=self.guard.output_guess)
+        return Demand(found.input_tokens, found.output_tokens, found.output_hard)
+
+    def refusal(self, error: QuotaExceeded | ModelNotAllowed) -> Exception:
+        """The error that code written for the SDK expects."""
+        url = str(self.client.base_url) + self.options.url.lstrip("/")
+        return self.sdk.refusal(error, self.client, url)
+
+    def admitted(self, lease: Lease) -> Any:
+        """The SDK's options for what was admitted."""
+        changes = dict(self.asking or {})
+        changes |= {key: list(value) for key, value in self.body.items() if _is_one_shot(value)}
+        served, options = lease.model or "", self.options
+        if self.resumed is not None or (lease.model == self.model and not changes):
+            return options
+        options = options.model_copy()
+        if lease.model != self.model:
+            if self.route.model is None or "model" in self.body:
+                changes["model"] = served
+            base = str(self.client.base_url)
+            if self.route.model is not None:
+                old, new = quote(self.route.model, safe=""), quote(served, safe="")
+                options.url = options.url.replace(old, new).replace(self.route.model, new)
+            elif (deployed := _DEPLOYED.search(base)) is not None:
+                # Azure with a deployment in its base URL: only a whole URL leads elsewhere.
+                there = f"{base[: deployed.start(1)]}{quote(served, safe='')}"
+                options.url = there + "/" + options.url.lstrip("/")
+        _put(options, changes)
+        return options
+
+    def failed(self, lease: Lease, error: BaseException) -> Outcome:
+        """What a call is charged that ended in an exception.
+
+        An answer that the SDK could not parse still says its usage. Else nothing was used if the
+        provider surely did no work, and the input if nobody can tell.
+        """
+        for answer in (field(error, "completion"), field(error, "body")):
+            used = usage_of(answer) if answer is not None else None
+            if used is not None:
+                return Outcome(used._replace(requests=max(1, lease.attempts)))
+        if lease.attempts == 0 or (self.sdk.is_clean(error) and not self.sdk.is_timeout(error)):
+            return Outcome(Usage(lease.attempts))
+        return Outcome(lease.demand.keep._replace(requests=lease.attempts))
+
+    def finished(self, lease: Lease, result: Any) -> Outcome | None:
+        """What a call is charged that gave ``result``; None: that is not known yet.
+
+        Whatever is wrong with an answer's usage, the answer reaches the caller as it came.
+        """
+        try:
+            return self._finished(lease, result)
+        except Exception:
+            log.exception("the usage of a %s answer could not be read", self.route.endpoint)
+            return AS_RESERVED
+
+    def _finished(self, lease: Lease, result: Any) -> Outcome | None:
+        receipts.enter(result, lease)
+        if self.route.kind not in ("metered", "later"):
+            return Outcome(Usage(max(1, lease.attempts)))
+        http = _http_response(result)
+        if http is None:
+            return self._answered(lease, result)
+        receipts.enter(http, lease)
+        body = _already_read(http)
+        if body is not None and not self.streaming:
+            return self._answered(lease, _json(body))
+        meter = Meter(
+            self.guard,
+            lease,
+            self.sdk.provider,
+            self.route.endpoint,
+            http.headers,
+            streaming=self.streaming,
+            hiding=self.asking is not None,
+        )
+        if body is None:
+            http.stream = MeteredBody(http.stream, meter)
+            return None
+        shown = meter.take(body) + meter.rest()
+        if shown != body:
+            http._content = shown
+        return meter.outcome(complete=True)
+
+    def _answered(self, lease: Lease, answer: Any) -> Outcome | None:
+        """The outcome of a whole answer."""
+        used = usage_of(answer)
+        if used is not None:
+            return Outcome(used._replace(requests=max(1, lease.attempts)))
+        status = field(answer, "status")
+        if self.route.endpoint == "responses" and status in ("queued", "in_progress"):
+            # It runs in the background: a later look at it will say what it used.
+            self.guard.background[field(answer, "id")] = lease
+            while len(self.guard.background) > BACKGROUND:
+                del self.guard.background[next(iter(self.guard.background))]
+            return None
+        if self.route.endpoint == "responses" and status in ("cancelled", "failed"):
+            return Outcome(lease.demand.keep._replace(requests=max(1, lease.attempts)))
+        event = UsageUnreadable(lease.id, lease.identity, lease.requested, self.route.endpoint)
+        self.guard.tell(event)
+        return AS_RESERVED
+
+
+def intercept(
+    guard: Guard, who: Callable[[], Identity], sdk: Sdk, client: Any, options: Any
+) -> Call | None:
+    """The call that a request is, if it has to go through the ledger.
+
+    Raises:
+        UnmeteredEndpoint: the guard is strict and the endpoint cannot be metered.
+    """
+    route = sdk.provider.route(options.method, options.url)
+    if route.kind == "unmetered" and guard.strict:
+        raise UnmeteredEndpoint(
+            f"{options.method.upper()} {options.url}: what this endpoint spends cannot be metered, "
+            "and the guard is strict; Guard(strict=False) lets it pass"
+        )
+    if route.kind == "later" and (lease := guard.background.pop(route.response or "", None)):
+        stream = str(field(options.params, "stream")).lower() == "true"
+        return Call(
+            guard, sdk, client, lease.identity, options, route, {}, lease.model, stream, None, lease
+        )
+    if route.kind != "metered":
+        if not guard.count_unmetered:
+            return None
+        return Call(guard, sdk, client, who(), options, route, {}, None, False, None)
+    body = _body(options)
+    named = body.get("model")
+    model = named if isinstance(named, str) else route.model
+    streaming = bool(body.get("stream")) or "stream" in options.url.rpartition("/")[2].lower()
+    asking = None
+    if streaming and guard.ask_for_usage:
+        asking = sdk.provider.asks_for_usage(route.endpoint, body)
+    return Call(guard, sdk, client, who(), options, route, body, model, streaming, asking)
+
+
+_DEPLOYED = re.compile(r"/deployments/([^/]+)/?$")
+
+
+def _is_one_shot(value: object) -> bool:
+    """Counting such a value would leave nothing to send."""
+    return isinstance(value, Iterator)
+
+
+def _body(options: Any) -> dict[str, Any]:
+    """The JSON body that will be sent, as far as it can be told; empty if it can't."""
+    for raw in (getattr(options, "content", None), options.json_data):
+        if isinstance(raw, (bytes, bytearray)):
+            found = _json(bytes(raw))
+            return found if isinstance(found, dict) else {}
+    body = dict(options.json_data) if isinstance(options.json_data, Mapping) else {}
+    if isinstance(options.extra_json, Mapping):
+        body.update(options.extra_json)
+    return body
+
+
+def _put(options: Any, changes: Mapping[str, Any]) -> None:
+    """Change the body of options that are ours."""
+    for place in ("content", "json_data"):
+        raw = getattr(options, place, None)
+        if isinstance(raw, (bytes, bytearray)):
+            found = _json(bytes(raw))
+            if isinstance(found, dict):
+                setattr(options, place, json.dumps({**found, **changes}).encode())
+            return
+    if isinstance(options.json_data, Mapping):
+        options.json_data = {**options.json_data, **changes}
+    if isinstance(options.extra_json, Mapping):  # it is merged over the body
+        options.extra_json = {**options.extra_json, **changes}
+
+
+def _json(text: bytes) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
+
+
+def _http_response(result: Any) -> Any:
+    """The HTTP response in what ``request`` returned, by its shape; None if it is the answer."""
+    if hasattr(result, "__stream__"):
+        return result.response
+    if hasattr(result, "is_stream_consumed"):
+        return result
+    return getattr(result, "http_response", None)
+
+
+def _already_read(http: Any) -> bytes | None:
+    """The body if it was read, None if it is still to come."""
+    try:
+        return bytes(http.content)
+    except Exception:  # httpx.ResponseNotRead, of whichever httpx the SDK uses
+        return None

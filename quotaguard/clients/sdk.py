@@ -1,0 +1,85 @@
+"""What the two SDKs have in common: the names of their errors and the shape of their clients."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ..errors import ModelNotAllowed, QuotaExceeded, QuotaguardError
+from ..providers import Provider
+from .seam import AsyncSeam, SyncSeam
+
+
+class Sdk:
+    """An SDK as `quotaguard.clients.call.Sdk`.
+
+    Args:
+        module: the SDK's top module.
+        base: its module of base clients.
+        provider: whose API it speaks.
+        errors: our plain refusal -> the class that is the SDK's error too.
+        body: the provider's error body for a refusal, and the part of it that the SDK's error
+            carries as ``body``.
+    """
+
+    def __init__(
+        self,
+        module: Any,
+        base: Any,
+        provider: Provider,
+        errors: Mapping[type[QuotaguardError], Callable[..., QuotaguardError]],
+        body: Callable[[QuotaExceeded | ModelNotAllowed], tuple[dict[str, Any], dict[str, Any]]],
+    ) -> None:
+        self.provider = provider
+        self._module = module
+        self._base = base
+        self._errors = errors
+        self._body = body
+
+    def seam_of(self, client: object) -> type | None:
+        """The seam for a client of this SDK; None if it is not one."""
+        if isinstance(client, self._base.SyncAPIClient):
+            return SyncSeam
+        return AsyncSeam if isinstance(client, self._base.AsyncAPIClient) else None
+
+    def refusal(self, error: QuotaExceeded | ModelNotAllowed, client: Any, url: str) -> Exception:
+        """The refusal as an error of the SDK's own kind too, with a response that can be read like
+        a real one."""
+        whole, part = self._body(error)
+        http = _http_of(client)
+        headers = {"content-type": "application/json", "x-should-retry": "false"}
+        facts = error.as_dict()
+        if isinstance(error, QuotaExceeded):
+            facts |= {"retry_after": error.retry_after, "note": error.note}
+            if math.isfinite(error.retry_after):
+                headers["retry-after"] = str(math.ceil(error.retry_after))
+                headers["retry-after-ms"] = str(math.ceil(error.retry_after * 1000))
+        else:
+            facts["allowed"] = error.allowed
+        response = http.Response(
+            error.status_code,
+            headers=headers,
+            content=json.dumps(whole).encode(),
+            request=http.Request("POST", url),
+        )
+        return self._errors[type(error)](**facts, response=response, body=part)
+
+    def is_timeout(self, error: BaseException) -> bool:
+        """Whether the SDK gave up waiting: the provider may have done the work."""
+        return isinstance(error, self._module.APITimeoutError)
+
+    def is_clean(self, error: BaseException) -> bool:
+        """Whether the provider surely did no work: an error status, or no connection."""
+        return isinstance(error, (self._module.APIStatusError, self._module.APIConnectionError))
+
+
+def _http_of(client: Any) -> Any:
+    """The HTTP library that a client uses: httpx or httpx2."""
+    for cls in type(client._client).__mro__:
+        module = importlib.import_module(cls.__module__.partition(".")[0])
+        if cls.__name__ in ("Client", "AsyncClient") and hasattr(module, "Response"):
+            return module
+    raise TypeError(f"unknown HTTP client {type(client._client).__name__}")

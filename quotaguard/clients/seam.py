@@ -1,0 +1,303 @@
+"""The seam: where a guarded client meets its SDK, whichever it is.
+
+Every HTTP call of both SDKs ends in ``client.request(cast_to, options, ...)``. `SyncSeam` and
+`AsyncSeam` stand first in a guarded class's bases and override it: reserve, make the call, settle
+with what came back. Everything else of the client stays the SDK's.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Mapping
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
+
+from ..config import default_guard, private_guard
+from ..core.lease import Lease
+from ..errors import ConfigurationError, ModelNotAllowed, QuotaExceeded, UnmeteredEndpoint
+from ..guard import Guard
+from ..identity import Identity, Who, name
+from .call import Call, Sdk, intercept
+
+C = TypeVar("C")
+
+QUOTA_ARGUMENTS = ("guard", "limits", "user", "tier", "org")
+"""What a guarded client's constructor, ``copy`` and ``with_options`` take besides the SDK's own."""
+
+
+class Binding(NamedTuple):
+    """What makes a client guarded: its guard, and whom it acts for."""
+
+    guard: Guard
+    user: Who = None
+    tier: Who = None
+    org: Who = None
+
+    def identity(self) -> Identity:
+        """Whom it acts for now."""
+        return Identity(name(self.user, "user"), name(self.org, "org"), name(self.tier, "tier"))
+
+
+def bind(arguments: Mapping[str, Any], inherited: Binding | None = None) -> Binding:
+    """The binding that some of `QUOTA_ARGUMENTS` ask for; what they leave out is inherited, or the
+    default guard's.
+
+    Raises:
+        ConfigurationError: an argument is wrong, or ``guard`` and ``limits`` are both given.
+    """
+    given = {key: value for key, value in arguments.items() if value is not None}
+    for key in ("user", "tier", "org"):
+        if not callable(given.get(key)):
+            name(given.get(key), key)
+    if "limits" in given:
+        if "guard" in given:
+            raise ConfigurationError("pass guard= or limits=, not both")
+        given["guard"] = private_guard(given.pop("limits"))
+    if "guard" in given and not isinstance(given["guard"], Guard):
+        raise ConfigurationError(f"guard= is a quotaguard.Guard, not {given['guard']!r}")
+    if inherited is not None:
+        return inherited._replace(**given)
+    return Binding(given.pop("guard", None) or default_guard(), **given)
+
+
+_in_flight: ContextVar[Lease | None] = ContextVar("quotaguard_in_flight", default=None)
+"""The lease of the request that is being made, for counting the SDK's own retries."""
+
+
+def _stands_for(cls: type) -> type | None:
+    return cls.__dict__.get("_quotaguard_stands_for")
+
+
+def _plain(client: Any, base: type) -> Any:
+    """The same client, state and all, as the SDK's own class: the SDKs ask for their exact class,
+    for example before they look for credentials or copy them."""
+    plain: Any = object.__new__(base)
+    plain.__dict__ = client.__dict__
+    return plain
+
+
+def _count_attempt() -> None:
+    lease = _in_flight.get()
+    if lease is not None:
+        lease.attempts += 1
+
+
+def _signed(ours: Any, theirs: Any) -> Any:
+    """Our function with the SDK's signature and documentation, and our arguments behind."""
+
+    @functools.wraps(theirs)
+    def function(*args: Any, **kwargs: Any) -> Any:
+        return ours(*args, **kwargs)
+
+    signature = inspect.signature(theirs)
+    extra = [
+        inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=None)
+        for key in QUOTA_ARGUMENTS
+    ]
+    parameters = list(signature.parameters.values())
+    at = len(parameters) - any(p.kind is p.VAR_KEYWORD for p in parameters)
+    function.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[*parameters[:at], *extra, *parameters[at:]]
+    )
+    return function
+
+
+def _take_over(client: Any, binding: Binding) -> None:
+    """Make a client, built by the SDK's own class, a guarded one."""
+    client._quotaguard = binding
+    _rebuild_resources(client)
+    if hasattr(client, "_build_middleware_chain"):  # its closures hold the one that built it
+        client._middleware_chain = client._build_middleware_chain()
+    if binding.guard.strict:
+        _close_sockets(client)
+
+
+def _rebuild_resources(client: Any) -> None:
+    """Resources hold the client they were made by. Recent SDKs make them when they are asked for,
+    older ones at once."""
+    cached = {
+        key
+        for each in type(client).__mro__
+        for key, value in vars(each).items()
+        if isinstance(value, functools.cached_property)
+    }
+    wrappers = {}
+    for key, value in list(vars(client).items()):
+        if key in cached:
+            del client.__dict__[key]
+        elif type(value).__name__.endswith(("WithRawResponse", "WithStreamedResponse")):
+            wrappers[key] = type(value)
+        elif hasattr(value, "_client") and hasattr(value, "_get_api_list"):
+            setattr(client, key, type(value)(client))
+    for key, wrapper in wrappers.items():  # they hold resources
+        setattr(client, key, wrapper(client))
+
+
+def _close_sockets(client: Any) -> None:
+    """Strict: what a web socket spends cannot be metered, so it may not be opened."""
+
+    def connect(*args: Any, **kwargs: Any) -> Any:
+        raise UnmeteredEndpoint("what a web socket spends cannot be metered; the guard is strict")
+
+    for holder in (client, getattr(client, "beta", None)):
+        for resource in ("realtime", "responses", "live"):
+            found = getattr(holder, resource, None)
+            if hasattr(found, "connect"):
+                found.connect = connect  # type: ignore[union-attr]
+
+
+class _Seam:
+    """What both kinds of client share."""
+
+    __slots__ = ()  # the layout stays the SDK class's, see __init__
+
+    _quotaguard: Binding
+    _quotaguard_sdk: ClassVar[Sdk]
+    _quotaguard_stands_for: ClassVar[type]
+    """The SDK class whose place the class takes; subclasses of users have none of their own."""
+
+    if not TYPE_CHECKING:  # for type checkers these are the SDK's
+
+        def __init__(self, *args, **kwargs):
+            quota = {key: kwargs.pop(key, None) for key in QUOTA_ARGUMENTS}
+            binding = bind(quota)
+            base = _stands_for(type(self))
+            if base is None:
+                super().__init__(*args, **kwargs)
+            else:
+                base.__init__(_plain(self, base), *args, **kwargs)
+            _take_over(self, binding)
+
+        def copy(self, *args, **kwargs):
+            """The SDK's ``copy``: a new client with the same options, but for those given here.
+
+            The guard and the identity are options too.
+            """
+            quota = {key: kwargs.pop(key, None) for key in QUOTA_ARGUMENTS}
+            binding = bind(quota, self._quotaguard)
+            base = _stands_for(type(self))
+            if base is not None:
+                return twin(_plain(self, base).copy(*args, **kwargs), type(self), binding)
+            copied = super().copy(*args, **kwargs)
+            _take_over(copied, binding)
+            return copied
+
+        with_options = copy
+
+        @property
+        def user_agent(self):
+            """The SDK class's own name: gateways know that one."""
+            base = _stands_for(type(self))
+            text = super().user_agent
+            if base is None:
+                return text
+            return base.__name__ + text.removeprefix(type(self).__name__)
+
+        def __init_subclass__(cls, **kwargs):
+            super().__init_subclass__(**kwargs)
+            base = _stands_for(cls)
+            if base is not None:
+                cls.__init__ = _signed(_Seam.__init__, base.__init__)
+                cls.copy = cls.with_options = _signed(_Seam.copy, base.copy)
+
+    def _quotaguard_call(self, options: Any) -> Call | None:
+        binding = self._quotaguard
+        return intercept(binding.guard, binding.identity, self._quotaguard_sdk, self, options)
+
+
+class SyncSeam(_Seam):
+    """The seam of blocking clients."""
+
+    __slots__ = ()
+
+    if not TYPE_CHECKING:
+
+        def request(self, cast_to, options, *args, **kwargs):
+            """Reserve, make the SDK's request with its retries, settle."""
+            call = self._quotaguard_call(options)
+            if call is None:
+                return super().request(cast_to, options, *args, **kwargs)
+            guard = call.guard
+            try:
+                lease = call.resumed or guard.run(call.admission())
+            except (QuotaExceeded, ModelNotAllowed) as error:
+                raise call.refusal(error) from error
+            token = _in_flight.set(lease)
+            try:
+                result = super().request(cast_to, call.admitted(lease), *args, **kwargs)
+            except BaseException as error:
+                if call.resumed is None and lease.close():
+                    guard.run(guard.settlement(lease, call.failed(lease, error)))
+                raise
+            finally:
+                _in_flight.reset(token)
+            outcome = call.finished(lease, result)
+            if outcome is not None and lease.close():
+                guard.run(guard.settlement(lease, outcome))
+            return result
+
+        def _prepare_request(self, request):
+            _count_attempt()
+            return super()._prepare_request(request)
+
+
+class AsyncSeam(_Seam):
+    """The seam of asyncio clients."""
+
+    __slots__ = ()
+
+    if not TYPE_CHECKING:
+
+        async def request(self, cast_to, options, *args, **kwargs):
+            """Reserve, make the SDK's request with its retries, settle."""
+            call = self._quotaguard_call(options)
+            if call is None:
+                return await super().request(cast_to, options, *args, **kwargs)
+            guard = call.guard
+            try:
+                lease = call.resumed or await guard.arun(call.admission())
+            except (QuotaExceeded, ModelNotAllowed) as error:
+                raise call.refusal(error) from error
+            token = _in_flight.set(lease)
+            try:
+                result = await super().request(cast_to, call.admitted(lease), *args, **kwargs)
+            except BaseException as error:
+                if call.resumed is None and lease.close():
+                    await guard.arun(guard.settlement(lease, call.failed(lease, error)))
+                raise
+            finally:
+                _in_flight.reset(token)
+            outcome = call.finished(lease, result)
+            if outcome is not None and lease.close():
+                await guard.arun(guard.settlement(lease, outcome))
+            return result
+
+        async def _prepare_request(self, request):
+            _count_attempt()
+            return await super()._prepare_request(request)
+
+
+_twins: dict[type, type] = {}
+
+
+def guarded_class(base: type, sdk: Sdk, seam: type) -> type:
+    """The guarded class of a client's class: itself if it is one."""
+    if issubclass(base, _Seam):
+        return base
+    names = {
+        "__module__": base.__module__,
+        "__qualname__": base.__qualname__,
+        "__doc__": base.__doc__,
+        "_quotaguard_stands_for": base,
+        "_quotaguard_sdk": sdk,
+    }
+    return _twins.get(base) or _twins.setdefault(base, type(base.__name__, (seam, base), names))
+
+
+def twin(client: Any, cls: type, binding: Binding) -> Any:
+    """An instance of a guarded class with the settings and connections of ``client``."""
+    made: Any = object.__new__(cls)
+    made.__dict__.update(vars(client))
+    _take_over(made, binding)
+    return made

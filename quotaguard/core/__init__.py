@@ -1,0 +1,1 @@
+"""Decisions without clocks, sleeps or sockets."""

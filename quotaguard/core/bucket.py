@@ -1,0 +1,75 @@
+"""Token buckets and calendar windows as pure arithmetic.
+
+A bucket's whole state is two floats: ``drained``, how far it is below full, and ``at``, when that
+was true (for a window: when the window began). What is full is ``(0, _)``, so a bucket that nobody
+uses needs no state. Drained above the ceiling is debt.
+
+The token bucket is the classic one, kept as its complement (drained = ceiling - level), as in the
+leaky bucket as a meter: https://en.wikipedia.org/wiki/Leaky_bucket#As_a_meter
+"""
+
+from __future__ import annotations
+
+import math
+
+from ..windows import window
+from ..limits import Limit
+
+TOLERANCE = 1e-6
+"""Units by which a bucket may be short because floats round: a caller who comes back exactly after
+the computed wait must find room. A millionth of a token."""
+
+
+def advance(limit: Limit, drained: float, at: float, now: float) -> tuple[float, float]:
+    """The state at ``now``. A clock that steps back changes nothing until it has caught up."""
+    if limit.is_window:
+        start = window(limit.period, limit.tz, now)[0]  # type: ignore[arg-type]
+        return (0.0, start) if start > at else (drained, at)
+    if now <= at:
+        return drained, at
+    level = drained - (now - at) * limit.rate
+    return (level if level > 0.0 else 0.0), now
+
+
+def room(limit: Limit, drained: float, amount: float, least: float) -> float | None:
+    """What a bucket grants of ``amount``: all, or as much as it holds if that is at least
+    ``least``, else None. Nothing (an amount of 0) always fits, also in debt."""
+    if amount <= 0.0:
+        return 0.0
+    free = limit.ceiling - drained
+    if amount <= free + TOLERANCE:
+        return amount
+    if least <= free + TOLERANCE:
+        return max(least, free)
+    return None
+
+
+def wait(limit: Limit, drained: float, at: float, least: float, now: float) -> float:
+    """Seconds until ``least`` fits if nothing else is drawn; infinite if it never will."""
+    if least > limit.ceiling + TOLERANCE:
+        return math.inf
+    excess = drained + least - limit.ceiling
+    if excess <= TOLERANCE:
+        return 0.0
+    if limit.is_window:
+        return max(0.0, window(limit.period, limit.tz, max(now, at))[1] - now)  # type: ignore[arg-type]
+    if limit.rate <= 0.0:
+        return math.inf
+    return excess / limit.rate + max(0.0, at - now)
+
+
+def full_in(limit: Limit, drained: float, at: float, now: float) -> float:
+    """Seconds until the bucket is full if nothing else is drawn."""
+    return wait(limit, drained, at, limit.ceiling, now) if drained > 0.0 else 0.0
+
+
+def correct(limit: Limit, drained: float, at: float, change: float, mark: float) -> float:
+    """The drained amount after a reservation is corrected by ``change`` (negative: a refund).
+
+    ``mark`` is the state's ``at`` when the reservation was made. What a past window was charged
+    is not given back to the present one; a deficit is owed whenever it shows. A refund never
+    lifts a bucket above full.
+    """
+    if change < 0.0 and limit.is_window and mark < at:
+        return drained
+    return max(0.0, drained + change)

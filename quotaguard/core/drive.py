@@ -1,0 +1,50 @@
+"""Carrying plans out: the only loops that block or await."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, TypeVar
+
+from .ops import Answer, Op
+from .plan import Plan
+
+T = TypeVar("T")
+
+
+class Executor(Protocol):
+    """The half of a backend that a driver needs."""
+
+    def execute(self, op: Op) -> Answer: ...
+
+    async def aexecute(self, op: Op) -> Answer: ...
+
+
+def drive(plan: Plan[T], backend: Executor) -> T:
+    """Carry a plan out, blocking; an error of an operation is the plan's to handle."""
+    try:
+        op = next(plan)
+        while True:
+            answer: Any
+            try:
+                answer = backend.execute(op)
+            except BaseException as error:
+                op = plan.throw(error)
+            else:
+                op = plan.send(answer)
+    except StopIteration as stop:
+        return stop.value  # type: ignore[no-any-return]
+
+
+async def adrive(plan: Plan[T], backend: Executor) -> T:
+    """The same, awaiting."""
+    try:
+        op = next(plan)
+        while True:
+            answer: Any
+            try:
+                answer = await backend.aexecute(op)
+            except BaseException as error:
+                op = plan.throw(error)
+            else:
+                op = plan.send(answer)
+    except StopIteration as stop:
+        return stop.value  # type: ignore[no-any-return]

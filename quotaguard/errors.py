@@ -1,0 +1,168 @@
+"""Everything this library raises.
+
+QuotaguardError
+├── ConfigurationError (ValueError)   a wrong argument, limit, tier or file
+├── QuotaExceeded                     429: a limit has no room now
+│   └── RequestTooLarge               429: a limit can never have room for this request
+├── ModelNotAllowed                   403: the tier does not include this model
+├── UnmeteredEndpoint                 strict mode: this endpoint spends without telling how much
+└── BackendError                      503: the ledger could not be reached
+
+On a guarded client the refusals are the SDK's errors as well (``openai.RateLimitError``,
+``anthropic.RateLimitError``, ``PermissionDeniedError``), so code written for the SDK catches them.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+
+class QuotaguardError(Exception):
+    """Base of every error of this library."""
+
+
+class ConfigurationError(QuotaguardError, ValueError):
+    """A wrong argument, limit, tier or file; the message names the value and what would be right."""
+
+
+class BackendError(QuotaguardError):
+    """The ledger's backend could not be reached, or answered with an error (503-shaped)."""
+
+    status_code = 503
+
+
+class UnmeteredEndpoint(QuotaguardError):
+    """``Guard(strict=True)`` refuses an endpoint whose spending cannot be metered."""
+
+    status_code = 403
+
+
+class ModelNotAllowed(QuotaguardError):
+    """The caller's tier does not include the model (403-shaped).
+
+    Attributes:
+        model: the model that was asked for.
+        tier: the name of the caller's tier.
+        allowed: the patterns of the models that the tier includes.
+    """
+
+    status_code: int = 403
+    code: str | None = "model_not_allowed"
+
+    def __init__(self, *, model: str, tier: str, allowed: tuple[str, ...], **sdk: Any) -> None:
+        self.model = model
+        self.tier = tier
+        self.allowed = allowed
+        super().__init__(
+            f"model {model!r} is not part of tier {tier!r}; allowed: {', '.join(allowed)}", **sdk
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """The facts of the refusal as JSON values."""
+        return {"model": self.model, "tier": self.tier, "allowed": list(self.allowed)}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (ModelNotAllowed, self.as_dict() | {"allowed": self.allowed})
+
+
+class QuotaExceeded(QuotaguardError):
+    """A limit has no room for the request now (429-shaped).
+
+    Attributes:
+        who: whose bucket it is, for example ``"user alice"`` or ``"org acme"``.
+        limit: the limit that binds: the one that takes longest to have room, as text.
+        metric: what the limit counts (``"tokens"``, ``"requests"``, ...).
+        asked: the least amount of the metric that the request needs.
+        left: what the bucket held when it was asked (negative: it is in debt).
+        capacity: the most that the bucket can hold.
+        retry_after: seconds until the request would fit; ``math.inf`` if it never will.
+        model: the model that was asked for, or None.
+    """
+
+    status_code: int = 429
+    code: str | None = "quota_exceeded"
+
+    def __init__(
+        self,
+        *,
+        who: str,
+        limit: str,
+        metric: str,
+        asked: float,
+        left: float,
+        capacity: float,
+        retry_after: float,
+        model: str | None = None,
+        note: str = "",
+        **sdk: Any,
+    ) -> None:
+        self.who = who
+        self.limit = limit
+        self.metric = metric
+        self.asked = asked
+        self.left = left
+        self.capacity = capacity
+        self.retry_after = retry_after
+        self.model = model
+        self.note = note
+        super().__init__(self._sentence() + note, **sdk)
+
+    def _sentence(self) -> str:
+        return (
+            f"{self.who} is over the limit of {self.limit}: the request needs "
+            f"{_amount(self.asked)} {self.metric}, {_amount(self.left)} of "
+            f"{_amount(self.capacity)} are left; try again in {_seconds(self.retry_after)}"
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """The facts of the refusal as JSON values (``retry_after`` is None if it never fits)."""
+        return {
+            "who": self.who,
+            "limit": self.limit,
+            "metric": self.metric,
+            "asked": self.asked,
+            "left": self.left,
+            "capacity": self.capacity,
+            "retry_after": self.retry_after if math.isfinite(self.retry_after) else None,
+            "model": self.model,
+        }
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Without the SDK's response object, which does not travel between processes.
+        plain = RequestTooLarge if isinstance(self, RequestTooLarge) else QuotaExceeded
+        facts = self.as_dict() | {"retry_after": self.retry_after, "note": self.note}
+        return _rebuild, (plain, facts)
+
+
+class RequestTooLarge(QuotaExceeded):
+    """The request is larger than the limit's bucket: waiting cannot help, so it fails at once."""
+
+    code: str | None = "request_too_large"
+
+    def _sentence(self) -> str:
+        return (
+            f"{self.who} can never make this request under the limit of {self.limit}: it needs "
+            f"{_amount(self.asked)} {self.metric}, the bucket holds {_amount(self.capacity)} at most"
+        )
+
+
+def _rebuild(cls: type[QuotaguardError], facts: dict[str, Any]) -> QuotaguardError:
+    return cls(**facts)
+
+
+def _amount(value: float) -> str:
+    """A count for people: whole numbers plain, fractions with two decimals."""
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.2f}"
+
+
+def _seconds(value: float) -> str:
+    """A duration for people, rounded up so that coming back then is never too early."""
+    if value < 10:
+        return f"{math.ceil(value * 10) / 10:g} s"
+    if value < 120:
+        return f"{math.ceil(value)} s"
+    minutes = math.ceil(value / 60)
+    if minutes < 120:
+        return f"{minutes} min"
+    return f"{math.ceil(minutes / 60)} h"

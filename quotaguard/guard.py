@@ -1,0 +1,409 @@
+"""The guard: what people hold."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import secrets
+from collections.abc import Callable, Iterable
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from queue import SimpleQueue
+from typing import Any, TypeVar
+
+from . import errands
+from .backends import Backend, open_backend
+from .clock import Clock, SystemClock
+from .core.drive import adrive, drive
+from .core.lease import Demand, Lease, Outcome
+from .core.ops import BucketState, Candidate, Charge, Op, Owner, Peek
+from .core.plan import Ask, Option, Plan, admit, renew, settle
+from .counting import DEFAULT_PRIOR
+from .errors import BackendError, ConfigurationError, ModelNotAllowed
+from .events import Event, Hook, Refused, tell
+from .hold import Hold, enclosing
+from .identity import Identity, current, name
+from .limits import Limit
+from .policies import Policy, policies
+from .providers import usage_of
+from .tiers import Tier, distinct
+from .usage import Usage
+
+T = TypeVar("T")
+C = TypeVar("C")
+
+LEASE_SECONDS = 900.0
+"""How long a reservation lives unless renewed: longer than the SDKs' default timeout of 600 s, so
+that only a dead holder's expires. Streams renew it."""
+
+switched_on = True
+"""False while `quotaguard.testing.disabled` lasts: then everything is admitted, uncounted."""
+
+_prefix = secrets.token_hex(6)
+_numbers = itertools.count(1)
+
+
+def _new_prefix() -> None:
+    global _prefix
+    switched_on = True
+
+
+"""False while `quotaguard.testing.disabled` lasts: then everything is admitted, uncounted."""
+
+_prefix = secrets.token_hex(6)
+
+
+os.register_at_fork(after_in_child=_new_prefix)
+
+
+class Guard:
+    """Limits, tiers and the ledger that keeps them.
+
+    Args:
+        tiers: the plans that ``tier=`` names.
+        limits: limits for everybody, on top of the tier's; the whole plan if there are no tiers.
+        backend: ``"memory://"`` (this process) or a `quotaguard.backends.Backend`.
+        default_tier: the tier of a caller for whom none is named (default: the only one).
+        when_exceeded: policies of tiers that name none (default: refuse).
+        anonymous: the user whose buckets callers without a user share; None: they are an error
+            when a limit is per user.
+        on_backend_error: ``"refuse"`` or ``"allow"`` calls while the ledger can't be reached.
+        lease_seconds: seconds after which a reservation whose holder died is given back.
+        hooks: called with every event (`quotaguard.events`).
+        clock: where "now" comes from; a `quotaguard.testing.FakeClock` in tests.
+        strict: refuse endpoints that spend without telling how much.
+        count_unmetered: count calls to unmetered endpoints toward limits on requests.
+        ask_for_usage: ask for a chat stream's usage (``stream_options.include_usage``) where the
+            caller did not, and hide the extra chunk.
+        output_guess: tokens assumed for an answer that states no maximum; soft: reserved as far
+            as the bucket holds them, never by themselves a refusal.
+
+    Raises:
+        ConfigurationError: an argument is wrong; the message names it and what would be right.
+    """
+
+    def __init__(
+        self,
+        *,
+        tiers: Iterable[Tier] = (),
+        limits: Iterable[str | Limit] = (),
+        backend: str | Backend = "memory://",
+        default_tier: str | None = None,
+        when_exceeded: Iterable[Policy] | Policy = (),
+        anonymous: str | None = None,
+        on_backend_error: str = "refuse",
+        lease_seconds: float = LEASE_SECONDS,
+        hooks: Iterable[Hook] = (),
+        clock: Clock | None = None,
+        strict: bool = False,
+        count_unmetered: bool = False,
+        ask_for_usage: bool = True,
+        output_guess: int = DEFAULT_PRIOR,
+    ) -> None:
+        self.clock: Clock = clock or SystemClock()
+        self._limits = distinct(limits, "the guard")
+        self._tiers = _by_name(tiers, self._limits)
+        self._default_tier = name(default_tier, "default_tier")
+        if self._default_tier is None and len(self._tiers) == 1:
+            self._default_tier = next(iter(self._tiers))
+        if self._default_tier is not None:
+            self._tier(self._default_tier)
+        self._policies = policies(when_exceeded)
+        self._anonymous = name(anonymous, "anonymous")
+        if on_backend_error not in ("refuse", "allow"):
+            raise ConfigurationError(
+                f"on_backend_error is 'refuse' or 'allow', not {on_backend_error!r}"
+            )
+        self._on_backend_error = on_backend_error
+        self._lease_seconds = _positive(lease_seconds, "lease_seconds")
+        self._hooks: tuple[Hook, ...] = tuple(hooks)
+        self.strict = strict
+        self.count_unmetered = count_unmetered
+        self.ask_for_usage = ask_for_usage
+        self.output_guess = int(_positive(output_guess, "output_guess"))
+        self.backend = open_backend(backend, self.clock)
+        self._errands: SimpleQueue[Any] = SimpleQueue()
+        self.background: dict[str, Lease] = {}
+        """Open leases of responses that run on the provider's side, by the response's id."""
+
+    # -- reserving and settling ------------------------------------------------------------------
+
+    def admission(
+        self, who: Identity, model: str | None, demand: Callable[[str | None], Demand]
+    ) -> Plan[Lease]:
+        """The plan that reserves for a call; run it with `run` or `arun`.
+
+        Args:
+            who: what the caller says of itself; `acting_as` goes before it.
+            model: the model that is asked for.
+            demand: what a model (the one asked for, or a fallback) is estimated to use.
+
+        Raises:
+            ModelNotAllowed: the tier leaves the model out.
+            ConfigurationError: the user or tier is missing or unknown.
+        """
+        id = f"{_prefix}-{next(_numbers)}"
+        if not switched_on:
+            return _free(Lease(id, current().over(who), model, model, demand(model), (), (), ()))
+        identity, tier = self._whose(who)
+        if not tier.allows(model):
+            error = ModelNotAllowed(model=model or "", tier=tier.name, allowed=tier.models)
+            self.tell(Refused(id, identity, model, error))
+            raise error
+        outer = enclosing(self)
+        replaces = outer is not None and outer.is_open and outer.identity == identity
+
+        def option(model: str | None) -> Option | None:
+            if not tier.allows(model):
+                return None
+            estimated = demand(model)
+            return Option(
+                estimated, Candidate(model, self._charges(tier, identity, model, estimated))
+            )
+
+        ask = Ask(
+            id,
+            identity,
+            model,
+            option,
+            self._policies if tier.when_exceeded is None else tier.when_exceeded,
+            self._lease_seconds,
+            self._on_backend_error,
+            outer.id if replaces and outer is not None else None,
+        )
+        return self._admitting(ask, outer)
+
+    def _admitting(self, ask: Ask, outer: Lease | None) -> Plan[Lease]:
+        lease = yield from admit(ask, self.clock.now, self.tell, self._later)
+        lease.read = usage_of
+        lease.renew_at = self.clock.now() + self._lease_seconds / 2
+        if outer is not None:
+            outer.spent_inside()
+        return lease
+
+    def settlement(self, lease: Lease, outcome: Outcome) -> Plan[None]:
+        """The plan that charges what a call used; the caller holds the right (`Lease.close`)."""
+        return settle(lease, outcome, self.tell, self._later)
+
+    def run(self, plan: Plan[T]) -> T:
+        """Carry a plan out, blocking."""
+        if not self._errands.empty():
+            self.run_errands()
+        return drive(plan, self.backend)
+
+    async def arun(self, plan: Plan[T]) -> T:
+        """Carry a plan out, awaiting."""
+        while (errand := errands.take(self._errands)) is not None:
+            await adrive(self._errand(errand), self.backend)
+        return await adrive(plan, self.backend)
+
+    def renewal(self, lease: Lease) -> Plan[None]:
+        """The plan that lets a long call's lease go on."""
+        lease.renew_at = self.clock.now() + self._lease_seconds / 2
+        return renew(lease, self._lease_seconds)
+
+    def hold(
+        self,
+        *,
+        user: str | None = None,
+        org: str | None = None,
+        tier: str | None = None,
+        model: str | None = None,
+        input_tokens: int = 0,
+        output_tokens: int | None = None,
+    ) -> AbstractContextManager[Lease]:
+        """Reserve around a block, for any provider: ``with guard.hold(...) as lease:``.
+
+        The block says what it used with `Lease.record`; if it says nothing it is charged as
+        reserved, and if it fails its input stays charged. Guarded clients of this guard inside the
+        block draw from the same reservation and are charged once.
+
+        Args:
+            user, org, tier: whose call it is.
+            model: the model to use; with a fallback ``lease.model`` is the one to use instead.
+            input_tokens: tokens of the prompt.
+            output_tokens: the most that the answer may have; None: a guess that never refuses.
+
+        Raises:
+            QuotaExceeded, RequestTooLarge, ModelNotAllowed, BackendError: on entering.
+            ConfigurationError: an argument is wrong.
+        """
+        return Hold(self, Identity(user, org, tier), model, input_tokens, output_tokens)
+
+    def ahold(
+        self,
+        *,
+        user: str | None = None,
+        org: str | None = None,
+        tier: str | None = None,
+        model: str | None = None,
+        input_tokens: int = 0,
+        output_tokens: int | None = None,
+    ) -> AbstractAsyncContextManager[Lease]:
+        """`hold` for ``async with``."""
+        return Hold(self, Identity(user, org, tier), model, input_tokens, output_tokens)
+
+    # -- looking ---------------------------------------------------------------------------------
+
+    def peek(
+        self,
+        *,
+        user: str | None = None,
+        org: str | None = None,
+        tier: str | None = None,
+        model: str | None = None,
+    ) -> tuple[BucketState, ...]:
+        """The buckets that a call would draw from, without spending."""
+        return self.run(self._looking(Identity(user, org, tier), model))
+
+    async def apeek(
+        self,
+        *,
+        user: str | None = None,
+        org: str | None = None,
+        tier: str | None = None,
+        model: str | None = None,
+    ) -> tuple[BucketState, ...]:
+        """`peek`, awaiting."""
+        return await self.arun(self._looking(Identity(user, org, tier), model))
+
+    def _looking(self, who: Identity, model: str | None) -> Plan[tuple[BucketState, ...]]:
+        identity, tier = self._whose(who)
+        limits = self._applying(tier, identity, model)
+        answer: tuple[BucketState, ...] = yield Peek(
+            tuple((self._owner(limit, identity), limit) for limit in limits)
+        )
+        return answer
+
+    # -- clients ---------------------------------------------------------------------------------
+
+    def wrap(self, client: C, *, user: Any = None, tier: Any = None, org: Any = None) -> C:
+        """The guarded twin of a client that somebody else built.
+
+        It is an instance of the client's own class and shares its connections and settings; the
+        client itself stays as it was. Any client of the openai or anthropic SDK will do, also a
+        subclass.
+
+        Raises:
+            ConfigurationError: the object is not a client of one of the SDKs.
+        """
+        from .clients import wrap
+
+        return wrap(client, self, user=user, tier=tier, org=org)
+
+    def close(self) -> None:
+        """Settle what was left behind and close the backend."""
+        self.run_errands()
+        self.backend.close()
+
+    def tell(self, event: Event) -> None:
+        """Tell the hooks."""
+        if self._hooks:
+            tell(self._hooks, event)
+
+    def abandon(self, lease: Lease, outcome: Outcome) -> None:
+        """Settle a lease soon, from a finalizer; the caller holds the right (`Lease.close`)."""
+        self._errands.put((lease, outcome))
+        errands.ring(self)
+
+    def _later(self, op: Op) -> None:
+        self._errands.put(op)
+
+    def run_errands(self) -> None:
+        """Carry out what finalizers and failed sends left behind; what fails again stays."""
+        for _ in range(self._errands.qsize()):
+            errand = errands.take(self._errands)
+            if errand is not None:
+                drive(self._errand(errand), self.backend)
+
+    def _errand(self, errand: Any) -> Plan[None]:
+        if isinstance(errand, tuple) and isinstance(errand[0], Lease):
+            yield from self.settlement(*errand)
+            return
+        try:
+            yield errand
+        except BackendError:
+            self._later(errand)
+
+    def __repr__(self) -> str:
+        return f"<Guard tiers={list(self._tiers)} backend={type(self.backend).__name__}>"
+
+    # -- what applies ----------------------------------------------------------------------------
+
+    def _whose(self, who: Identity) -> tuple[Identity, Tier]:
+        identity = current().over(who)
+        tier = self._tier(identity.tier)
+        return Identity(identity.user or self._anonymous, identity.org, tier.name), tier
+
+    def _tier(self, wanted: str | None) -> Tier:
+        if wanted is None:
+            wanted = self._default_tier
+            if wanted is None:
+                raise ConfigurationError(
+                    "no tier: say tier= on the client or in acting_as, or give the guard a "
+                    f"default_tier; known: {', '.join(self._tiers)}"
+                )
+        tier = self._tiers.get(wanted)
+        if tier is None:
+            raise ConfigurationError(
+                f"unknown tier {wanted!r}; known: {', '.join(self._tiers) or 'none'}"
+            )
+        return tier
+
+    def _applying(self, tier: Tier, identity: Identity, model: str | None) -> list[Limit]:
+        return [
+            limit
+            for limit in (*tier.limits, *self._limits)
+            if (not limit.models or limit.covers(model))
+            and (limit.scope != "org" or identity.org is not None)
+        ]
+
+    def _charges(
+        self, tier: Tier, identity: Identity, model: str | None, demand: Demand
+    ) -> tuple[Charge, ...]:
+        high, least, keep = demand.high, demand.least, demand.keep
+        charges = []
+        for limit in self._applying(tier, identity, model):
+            read = limit.read
+            amount = read(high)
+            # Something must be left even where all is a guess, or an empty bucket would admit it.
+            needed = read(least) or min(1.0, amount)
+            charges.append(Charge(self._owner(limit, identity), limit, amount, needed, read(keep)))
+        return tuple(charges)
+
+    def _owner(self, limit: Limit, identity: Identity) -> Owner:
+        if limit.scope == "user":
+            if identity.user is None:
+                raise ConfigurationError(
+                    f"no user: the limit of {limit} is per user; say user= on the client or use "
+                    "acting_as(...), or let callers without one share a bucket with "
+                    "Guard(anonymous='anonymous')"
+                )
+            return ("user", identity.org or "", identity.user)
+        if limit.scope == "org":
+            return ("org", identity.org or "")
+        return ("global",)
+
+
+def _free(lease: Lease) -> Plan[Lease]:
+    """A plan that asks nobody."""
+    yield from ()
+    return lease
+
+
+def _by_name(tiers: Iterable[Tier], everybodys: tuple[Limit, ...]) -> dict[str, Tier]:
+    """Tiers by name; without any, one that has no limits of its own."""
+    named: dict[str, Tier] = {}
+    for tier in tiers:
+        if not isinstance(tier, Tier):
+            raise ConfigurationError(f"tiers holds Tier objects, not {tier!r}")
+        if tier.name in named:
+            raise ConfigurationError(f"two tiers are named {tier.name!r}")
+        distinct((*tier.limits, *everybodys), f"tier {tier.name!r} and the guard together")
+        named[tier.name] = tier
+    return named or {"default": Tier("default")}
+
+
+def _positive(value: object, what: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+        raise ConfigurationError(f"{what} is a number > 0, not {value!r}")
+    return value

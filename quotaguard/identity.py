@@ -1,0 +1,85 @@
+"""Who is acting: the user, organisation and tier that a call is charged to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextvars import ContextVar, Token
+from types import TracebackType
+from typing import NamedTuple, TypeAlias
+
+from .errors import ConfigurationError
+
+Who: TypeAlias = "str | Callable[[], str | None] | None"
+"""A name, or what is called at each call to get one."""
+
+
+class Identity(NamedTuple):
+    """Whose buckets a call draws from; None where nothing was said."""
+
+    user: str | None = None
+    org: str | None = None
+    tier: str | None = None
+
+    def over(self, other: Identity) -> Identity:
+        """What this one says, and where it says nothing what ``other`` says."""
+        return Identity(
+            other.user if self.user is None else self.user,
+            other.org if self.org is None else self.org,
+            other.tier if self.tier is None else self.tier,
+        )
+
+
+NOBODY = Identity()
+_acting: ContextVar[Identity] = ContextVar("quotaguard_acting", default=NOBODY)
+
+
+def current() -> Identity:
+    """What the enclosing `acting_as` blocks say."""
+    return _acting.get()
+
+
+def name(value: object, what: str) -> str | None:
+    """A user, org or tier name, called for if it is a callable.
+
+    Raises:
+        ConfigurationError: it is neither a non-empty string nor None.
+    """
+    if callable(value):
+        value = value()
+    if value is None:
+        return None
+    if not isinstance(value, str) or not value:
+        raise ConfigurationError(f"{what} is a non-empty string or None, not {value!r}")
+    return value
+
+
+class acting_as:  # noqa: N801  # reads as a verb in a with statement
+    """Within the block, guarded calls act for this user (org, tier); blocks nest.
+
+    What it says goes before what the client was made with, and what it leaves out stays as it is
+    outside. It follows tasks, ``asyncio.to_thread`` and everything else that copies the context.
+
+    Raises:
+        ConfigurationError: a name is not a non-empty string.
+    """
+
+    __slots__ = ("_identity", "_tokens")
+
+    def __init__(
+        self, user: str | None = None, *, org: str | None = None, tier: str | None = None
+    ) -> None:
+        self._identity = Identity(name(user, "user"), name(org, "org"), name(tier, "tier"))
+        self._tokens: list[Token[Identity]] = []
+
+    def __enter__(self) -> Identity:
+        identity = self._identity.over(_acting.get())
+        self._tokens.append(_acting.set(identity))
+        return identity
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        _acting.reset(self._tokens.pop())

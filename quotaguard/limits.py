@@ -1,0 +1,238 @@
+"""Limits: how much of a metric, in what time, for whom.
+
+Two kinds. A *bucket* refills continuously at ``amount / period`` and holds up to ``burst``
+(default: the amount). A *window* holds the amount and is filled up again at each calendar
+boundary of a time zone. Seconds, minutes and hours make buckets, days, weeks and months windows,
+unless the text says otherwise (``"10k tokens/rolling day"`` is a bucket).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from operator import attrgetter
+from types import MappingProxyType
+from typing import Literal
+
+from .windows import UNITS as WINDOW_UNITS
+from .windows import zone
+from .errors import ConfigurationError
+from .usage import Usage
+
+Scope = Literal["user", "org", "global"]
+OnExpire = Literal["keep_input", "keep_all", "return_all"]
+
+METRICS: Mapping[str, Callable[[Usage], float]] = MappingProxyType(
+    {name: attrgetter(name) for name in ("requests", "tokens", "input_tokens", "output_tokens")}
+)
+"""Metric name -> how to read it from a Usage. A new metric is one entry here."""
+
+_SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400, "week": 604800, "month": 2592000}
+_SCOPES: dict[str, Scope] = {"user": "user", "org": "org", "global": "global"}
+_MULTIPLIERS = {"": 1, "k": 1_000, "m": 1_000_000, "b": 1_000_000_000}
+_EXAMPLES = (
+    "'10k tokens/day', '90k tokens/minute', '20 requests/minute', '100 tokens/second burst 10k', "
+    "'10k tokens/rolling day', '1M tokens/day per org', '5k tokens/hour for gpt-4o*', "
+    "'10k tokens/day in Europe/Paris'"
+)
+_NUMBER = r"[\d_,]*\.?\d+\s*[kmb]?"
+_TEXT = re.compile(
+    rf"""\s*(?P<amount>{_NUMBER})\s*(?P<metric>[a-z_]+(?:\s+tokens)?)
+    \s*(?:/|\bper\b)\s*(?P<rolling>rolling\s+)?(?P<count>\d+(?:\.\d+)?)?\s*
+    (?P<unit>seconds?|sec|s|minutes?|min|hours?|h|days?|d|weeks?|w|months?)
+    (?:\s+burst\s+(?P<burst>{_NUMBER}))?
+    (?:\s+per\s+(?P<scope>user|org|global))?
+    (?:\s+for\s+(?P<models>\S+(?:\s*,\s*\S+)*?))?
+    (?:\s+in\s+(?P<tz>\S+))?\s*""",
+    re.VERBOSE | re.IGNORECASE,
+)
+_UNIT_NAMES = {
+    "sec": "second",
+    "s": "second",
+    "min": "minute",
+    "h": "hour",
+    "d": "day",
+    "w": "week",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """At most ``amount`` of ``metric`` per ``period``.
+
+    Attributes:
+        amount: how much, in units of the metric; 0 blocks.
+        metric: a key of `METRICS`.
+        period: seconds for a bucket; ``"day"``, ``"week"`` or ``"month"`` for a calendar window.
+        burst: the most that a bucket holds (default: ``amount``); windows have none.
+        scope: whose bucket: each ``"user"``, each ``"org"``, or one ``"global"`` bucket.
+        models: only calls to models that match one of these shell patterns count; empty: all.
+        tz: the IANA time zone of a window's boundaries.
+        on_expire: what a reservation whose holder died leaves charged: its input
+            (``"keep_input"``), everything (``"keep_all"``) or nothing (``"return_all"``).
+
+    Raises:
+        ConfigurationError: a value is out of range or unknown; the message says which.
+    """
+
+    amount: float
+    metric: str
+    period: float | str
+    burst: float | None = None
+    scope: Scope = "user"
+    models: tuple[str, ...] = ()
+    tz: str = "UTC"
+    on_expire: OnExpire = "keep_input"
+    id: str = field(init=False, repr=False, compare=False)
+    """Names the bucket among its owner's. It leaves the amount out, so that changing a limit's
+    amount (or a user's tier) carries over what was used."""
+    rate: float = field(init=False, repr=False, compare=False)
+    """Units that come back per second; 0.0 for a window."""
+    ceiling: float = field(init=False, repr=False, compare=False)
+    """The most that the bucket can hold."""
+    read: Callable[[Usage], float] = field(init=False, repr=False, compare=False)
+    """The metric's value in a Usage."""
+
+    def __post_init__(self) -> None:
+        self._validate()
+        window = isinstance(self.period, str)
+        rate = 0.0 if window else self.amount / float(self.period)
+        ceiling = float(self.amount if self.burst is None else self.burst)
+        parts = [self.metric, str(self.period) if window else f"{float(self.period):g}s"]
+        if window and self.tz != "UTC":
+            parts.append(self.tz)
+        parts += sorted(self.models)
+        object.__setattr__(self, "id", "|".join(parts))
+        object.__setattr__(self, "rate", rate)
+        object.__setattr__(self, "ceiling", ceiling)
+        object.__setattr__(self, "read", METRICS[self.metric])
+
+    def _validate(self) -> None:
+        if self.metric not in METRICS:
+            raise ConfigurationError(f"unknown metric {self.metric!r}; known: {', '.join(METRICS)}")
+        if not _is_number(self.amount) or self.amount < 0:
+            raise ConfigurationError(f"a limit's amount is a number >= 0, not {self.amount!r}")
+        if isinstance(self.period, str):
+            if self.period not in WINDOW_UNITS:
+                raise ConfigurationError(
+                    f"a window is one of {', '.join(WINDOW_UNITS)}, not {self.period!r}; "
+                    "give seconds for a bucket"
+                )
+            if self.burst is not None:
+                raise ConfigurationError(
+                    f"a calendar window ({self.period}) has no burst; "
+                    f"'rolling {self.period}' makes it a bucket"
+                )
+            zone(self.tz)
+        elif not _is_number(self.period) or self.period <= 0:
+            raise ConfigurationError(f"a period is a number of seconds > 0, not {self.period!r}")
+        if self.burst is not None and (not _is_number(self.burst) or self.burst < 0):
+            raise ConfigurationError(f"a burst is a number >= 0, not {self.burst!r}")
+        if self.scope not in _SCOPES:
+            raise ConfigurationError(f"a scope is user, org or global, not {self.scope!r}")
+        if not isinstance(self.models, tuple) or not all(isinstance(m, str) for m in self.models):
+            raise ConfigurationError(f"models is a tuple of patterns, not {self.models!r}")
+        if self.on_expire not in ("keep_input", "keep_all", "return_all"):
+            raise ConfigurationError(
+                f"on_expire is keep_input, keep_all or return_all, not {self.on_expire!r}"
+            )
+
+    @property
+    def is_window(self) -> bool:
+        """Whether it is filled up at calendar boundaries rather than continuously."""
+        return isinstance(self.period, str)
+
+    def covers(self, model: str | None) -> bool:
+        """Whether a call to ``model`` counts toward this limit."""
+        return not self.models or (
+            model is not None and any(matches(model, pattern) for pattern in self.models)
+        )
+
+    @classmethod
+    def parse(cls, text: str | Limit) -> Limit:
+        """Reads the string form, for example ``"10k tokens/day"``; a Limit is returned as it is.
+
+        Raises:
+            ConfigurationError: the text is not of that form; the message gives examples.
+        """
+        if isinstance(text, Limit):
+            return text
+        found = _TEXT.fullmatch(text) if isinstance(text, str) else None
+        if found is None:
+            raise ConfigurationError(f"cannot read the limit {text!r}; examples: {_EXAMPLES}")
+        unit = found["unit"].lower()
+        unit = _UNIT_NAMES.get(unit, unit.removesuffix("s"))
+        metric = re.sub(r"\s+", "_", found["metric"].lower())
+        if metric in ("request", "token"):
+            metric += "s"
+        rolling = found["rolling"] or found["count"] or unit not in WINDOW_UNITS
+        if found["tz"] and rolling:
+            raise ConfigurationError(f"only calendar windows have a time zone, not {text!r}")
+        return cls(
+            amount=_number(found["amount"]),
+            metric=metric,
+            period=float(found["count"] or 1) * _SECONDS[unit] if rolling else unit,
+            burst=_number(found["burst"]) if found["burst"] else None,
+            scope=_SCOPES[(found["scope"] or "user").lower()],
+            models=tuple(re.split(r"\s*,\s*", found["models"])) if found["models"] else (),
+            tz=found["tz"] or "UTC",
+        )
+
+    def __str__(self) -> str:
+        text = f"{_short(self.amount)} {self.metric.replace('_', ' ')}/{self._period_text()}"
+        if self.burst is not None:
+            text += f" burst {_short(self.burst)}"
+        if self.scope != "user":
+            text += f" per {self.scope}"
+        if self.models:
+            text += f" for {','.join(self.models)}"
+        if self.is_window and self.tz != "UTC":
+            text += f" in {self.tz}"
+        return text
+
+    def _period_text(self) -> str:
+        if isinstance(self.period, str):
+            return self.period
+        for unit, seconds in reversed(_SECONDS.items()):
+            if self.period % seconds == 0:
+                count = self.period / seconds
+                if count > 1:
+                    return f"{count:g} {unit}s"
+                return f"rolling {unit}" if unit in WINDOW_UNITS else unit
+        return f"{self.period:g} seconds"
+
+
+def matches(model: str, pattern: str) -> bool:
+    """Whether a model name fits a shell pattern, or is a dated snapshot of the model it names."""
+    return fnmatchcase(model, pattern) or (
+        model.startswith(pattern) and _SNAPSHOT.fullmatch(model[len(pattern) :]) is not None
+    )
+
+
+_SNAPSHOT = re.compile(r"-\d{4}-?\d{2}-?\d{2}")
+
+
+def _is_number(value: object) -> bool:
+    return (
+        isinstance(value, (int, float))
+        and not isinstance(value, bool)
+        and value == value
+        and value != float("inf")
+    )
+
+
+def _number(text: str) -> float:
+    text = text.replace("_", "").replace(",", "").replace(" ", "").lower()
+    digits = text.rstrip("kmb")
+    return float(digits) * _MULTIPLIERS[text[len(digits) :]]
+
+
+def _short(value: float) -> str:
+    """A round thousand or million with its letter, anything else as it is."""
+    for letter in ("b", "m", "k"):
+        size = _MULTIPLIERS[letter]
+        if value >= size and value % (size / 10) == 0:
+            return f"{value / size:g}{letter.upper() if letter != 'k' else letter}"
+    return f"{value:g}"

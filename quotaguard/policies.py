@@ -1,0 +1,96 @@
+"""What to do when a limit has no room: a list of these is tried in order.
+
+``[Fallback("gpt-4o-mini"), Wait(max_seconds=30), Refuse()]`` serves the smaller model if that has
+room, else waits up to half a minute for either, else refuses. A list that ends without `Refuse`
+refuses at its end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from tenacity import RetryCallState, wait_random
+
+from .errors import ConfigurationError
+
+Curve: TypeAlias = "Callable[[RetryCallState], float]"
+"""A tenacity wait strategy, such as ``wait_random(0, 1)`` or ``wait_random_exponential(max=5)``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """Raise `QuotaExceeded` (429)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fallback:
+    """Serve the first of these models that has room; the reservation itself decides which."""
+
+    models: tuple[str, ...]
+
+    def __init__(self, *models: str) -> None:
+        if not models or not all(isinstance(m, str) and m for m in models):
+            raise ConfigurationError(f"Fallback takes the names of models, not {models!r}")
+        object.__setattr__(self, "models", models)
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Stand in line, first come, first served, until there is room.
+
+    The wait is computed and a refund ends it early. One that would be longer than ``max_seconds``
+    is refused at once.
+
+    Attributes:
+        max_seconds: the longest wait, in seconds.
+        jitter: what a tenacity curve adds to each pause, so that callers in many processes who
+            were told the same time do not come back in the same instant; None adds nothing.
+    """
+
+    max_seconds: float
+    jitter: Curve | None = field(default=wait_random(0, 0.05))
+
+    def __post_init__(self) -> None:
+        if isinstance(self.max_seconds, bool) or not isinstance(self.max_seconds, (int, float)):
+            raise ConfigurationError(
+                f"max_seconds is a number of seconds, not {self.max_seconds!r}"
+            )
+        if not self.max_seconds > 0:
+            raise ConfigurationError(f"max_seconds is > 0, not {self.max_seconds!r}")
+
+    def pause(self, computed: float, attempt: int) -> float:
+        """Seconds to park: the computed wait and the jitter of this attempt (1, 2, ...)."""
+        if self.jitter is None:
+            return computed
+        nothing: Any = None
+        state = RetryCallState(retry_object=nothing, fn=None, args=(), kwargs={})
+        state.attempt_number = attempt
+        return computed + max(0.0, float(self.jitter(state)))
+
+
+Policy: TypeAlias = Refuse | Wait | Fallback
+
+
+def policies(value: object) -> tuple[Policy, ...]:
+    """A list of policies, checked.
+
+    Raises:
+        ConfigurationError: something else is in it, or something stands behind `Refuse`.
+    """
+    if isinstance(value, (Refuse, Wait, Fallback)):
+        return (value,)
+    if not isinstance(value, Iterable) or isinstance(value, (str, bytes)):
+        raise ConfigurationError(f"when_exceeded is a list of policies, not {value!r}")
+    chosen = tuple(value)
+    for position, each in enumerate(chosen):
+        if not isinstance(each, (Refuse, Wait, Fallback)):
+            raise ConfigurationError(
+                f"when_exceeded holds Refuse(), Wait(...) and Fallback(...), not {each!r}"
+            )
+        if isinstance(each, Refuse) and position < len(chosen) - 1:
+            raise ConfigurationError(
+                f"nothing is tried after Refuse(), so {chosen[position + 1]!r} is never reached"
+            )
+    return chosen

@@ -1,0 +1,131 @@
+"""Providers: their paths, bodies and usage as pure functions, without their SDKs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
+
+from urllib.parse import urlsplit
+
+from ..usage import Usage
+
+Kind: TypeAlias = Literal["metered", "unmetered", "later", "free"]
+"""metered: counted before and settled after; unmetered: it generates, and so spends, but does not
+say how much; later: it tells what a metered background call used; free: it generates nothing."""
+
+
+class Route(NamedTuple):
+    """What a request is, by its method and path."""
+
+    kind: Kind
+    endpoint: str = ""
+    """For metered ones the name that counting knows: chat, completions, responses, embeddings,
+    messages."""
+    model: str | None = None
+    """The model, where the path names it (Azure deployments, Bedrock, Vertex)."""
+    response: str | None = None
+    """For later ones the id of the response."""
+
+
+class Tally(Protocol):
+    """Listens to a stream's events and knows what they add up to."""
+
+    def hear(self, event: Mapping[str, Any]) -> bool:
+        """Take note of an event; False if the caller must not see it."""
+        ...
+
+    @property
+    def over(self) -> bool:
+        """Whether the answer is complete: what follows says nothing more about usage."""
+        ...
+
+    @property
+    def malformed(self) -> bool:
+        """Whether usage was said, but not in a way that can be read."""
+        ...
+
+    def usage(self) -> Usage | None:
+        """What the provider has said was used, as far as it is final."""
+        ...
+
+    def cut_off(self, count: Any) -> tuple[int | None, int]:
+        """For a stream that ended early: input tokens if the provider said them, and the output
+        tokens that were delivered; ``count`` counts a text's tokens."""
+        ...
+
+
+class Provider(Protocol):
+    """What the seam asks of a provider."""
+
+    def route(self, method: str, url: str) -> Route:
+        """What a request is; the URL may be a path, and may have a base path and a query."""
+        ...
+
+    def asks_for_usage(self, endpoint: str, body: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """What to add to a streaming request so that its stream says its usage; None: nothing."""
+        ...
+
+    def tally(self, endpoint: str, asked_for_usage: bool) -> Tally:
+        """A listener for a stream of that endpoint."""
+        ...
+
+    def hides_output(self, model: str) -> bool:
+        """Whether the model generates tokens that it does not deliver (reasoning)."""
+        ...
+
+
+def path_of(url: str) -> str:
+    """The path of a URL or of a path that may have a query, with a slash before and none behind."""
+    return "/" + urlsplit(url).path.strip("/")
+
+
+def usage_of(response: object) -> Usage | None:
+    """The usage of a provider's response, whole: an SDK model or JSON, or its usage object itself.
+
+    None where there is none, or where it is not what the provider documents (a count that is no
+    whole number, a missing field): what can't be read is not taken for zero. An explicit zero is
+    real.
+    """
+    usage = field(response, "usage")
+    if usage is None:
+        usage = response
+    spent_in = _count(usage, "prompt_tokens", "input_tokens", "inputTokens")
+    if spent_in is None:
+        return None
+    spent_out = _count(usage, "completion_tokens", "output_tokens", "outputTokens")
+    if spent_out is None:
+        # Embeddings have no output; everything else that leaves it out is malformed.
+        if field(usage, "total_tokens") != spent_in:
+            return None
+        spent_out = 0
+    cached = _part(usage, ("prompt_tokens_details", "input_tokens_details"), "cached_tokens")
+    reasoning = _part(
+        usage, ("completion_tokens_details", "output_tokens_details"), "reasoning_tokens"
+    )
+    # Anthropic counts what it read from and wrote to its cache beside the input, OpenAI within it.
+    read = _count(usage, "cache_read_input_tokens") or 0
+    written = _count(usage, "cache_creation_input_tokens") or 0
+    return Usage(1, spent_in + read + written, spent_out, cached + read, written, reasoning)
+
+
+def field(holder: object, name: str) -> Any:
+    """A field of a JSON object or an SDK model; None if it is absent."""
+    if isinstance(holder, Mapping):
+        return holder.get(name)
+    return getattr(holder, name, None)
+
+
+def _count(holder: object, *names: str) -> int | None:
+    for name in names:
+        value = field(holder, name)
+        if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+            return value
+    return None
+
+
+def _part(usage: object, holders: tuple[str, ...], name: str) -> int:
+    for holder in holders:
+        details = field(usage, holder)
+        if details is not None:
+            return _count(details, name) or 0
+    return 0

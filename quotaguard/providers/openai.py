@@ -1,0 +1,183 @@
+"""OpenAI, and Azure OpenAI: which requests spend, and where their answers say how much."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import unquote
+
+from ..usage import Usage
+from . import Route, field, path_of, usage_of
+
+METERED: Mapping[str, str] = {
+    "/chat/completions": "chat",
+    "/completions": "completions",
+    "/embeddings": "embeddings",
+    "/responses": "responses",
+    "/responses/compact": "responses",
+}
+"""POST paths that are metered -> the endpoint's name."""
+
+UNMETERED: Mapping[str, str] = {
+    "/agents/automations/{}/invocations": "runs on the server; its usage is not in the answer",
+    "/agents/sessions": "runs on the server; its usage is not in the answer",
+    "/agents/sessions/{}": "runs on the server; its usage is not in the answer",
+    "/agents/sessions/{}/events": "runs on the server; its usage is not in the answer",
+    "/audio/speech": "billed by audio; its answer is bytes",
+    "/audio/transcriptions": "billed by audio or tokens, not counted before the call",
+    "/audio/translations": "billed by audio",
+    "/batches": "spends later, on the server",
+    "/decisions": "its answer does not say what it used",
+    "/evals/{}/runs": "spends later, on the server",
+    "/fine_tuning/alpha/graders/run": "its usage is not counted before the call",
+    "/fine_tuning/jobs": "spends later, on the server",
+    "/images/edits": "billed by image",
+    "/images/generations": "billed by image",
+    "/images/variations": "billed by image",
+    "/live/sessions": "spends over a web socket",
+    "/live/sessions/{}/accept": "spends over a web socket",
+    "/live/sessions/{}/fork": "spends over a web socket",
+    "/realtime/calls": "spends over a web socket",
+    "/realtime/calls/{}/accept": "spends over a web socket",
+    "/realtime/client_secrets": "spends over a web socket",
+    "/realtime/sessions": "spends over a web socket",
+    "/realtime/transcription_sessions": "spends over a web socket",
+    "/realtime/translations/client_secrets": "spends over a web socket",
+    "/threads/runs": "runs on the server; its usage comes with a later event",
+    "/threads/{}/runs": "runs on the server; its usage comes with a later event",
+    "/threads/{}/runs/{}/submit_tool_outputs": "runs on the server; its usage comes later",
+    "/videos": "billed by seconds of video",
+    "/videos/characters": "billed by seconds of video",
+    "/videos/edits": "billed by seconds of video",
+    "/videos/extensions": "billed by seconds of video",
+    "/videos/{}/remix": "billed by seconds of video",
+}
+"""POST paths that spend without telling how much in a way we can meter -> why."""
+
+SOCKETS = ("realtime", "responses", "live")
+"""Resources whose ``connect`` opens a web socket, past every request."""
+
+_DEPLOYMENT = re.compile(r".*/deployments/([^/]+)(/.*)")
+_LATER = re.compile(r".*/responses/(resp[^/]*)(?:/cancel)?")
+
+
+class OpenAIProvider:
+    """The OpenAI API as `quotaguard.providers.Provider`."""
+
+    def route(self, method: str, url: str) -> Route:
+        """What a request to that path is."""
+        path = path_of(url)
+        if (later := _LATER.fullmatch(path)) is not None:
+            return Route("later", "responses", response=later[1])
+        if method.lower() != "post":
+            return Route("free")
+        deployed = _DEPLOYMENT.fullmatch(path)
+        deployment = unquote(deployed[1]) if deployed is not None else None
+        path = deployed[2] if deployed is not None else path
+        for metered, endpoint in METERED.items():
+            if path.endswith(metered) and not _is_within_a_resource(path.removesuffix(metered)):
+                return Route("metered", endpoint, deployment)
+        return Route("unmetered" if _is_unmetered(path) else "free", model=deployment)
+
+    def asks_for_usage(self, endpoint: str, body: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """Chat and completions streams say their usage only when asked to."""
+        if endpoint not in ("chat", "completions"):
+            return None
+        options = body.get("stream_options")
+        options = dict(options) if isinstance(options, Mapping) else {}
+        if options.get("include_usage"):
+            return None
+        return {"stream_options": {**options, "include_usage": True}}
+
+    def tally(self, endpoint: str, asked_for_usage: bool) -> OpenAITally:
+        """A listener for a stream."""
+        return OpenAITally(hide=asked_for_usage)
+
+    def hides_output(self, model: str) -> bool:
+        """Reasoning models generate tokens that they do not deliver."""
+        return _REASONING.match(model.rpartition("/")[2]) is not None
+
+
+_REASONING = re.compile(r"(o\d|gpt-([5-9]|\d\d)(?!.*chat-latest)|codex|.*reason)", re.IGNORECASE)
+"""By OpenAI's model pages, November 2026: the o-series and gpt-5 and later reason."""
+
+
+class OpenAITally:
+    """What the events of a chat, completions or Responses stream add up to."""
+
+    def __init__(self, *, hide: bool) -> None:
+        self._hide = hide
+        self.over = False
+        self.malformed = False
+        self._usage: Usage | None = None
+        self._texts: list[str] = []
+
+    def hear(self, event: Mapping[str, Any]) -> bool:
+        """Take note of an event; the usage chunk that only we asked for is not for the caller."""
+        kind = event.get("type")
+        if isinstance(kind, str) and kind.startswith("response."):
+            self._hear_response(kind, event)
+            return True
+        if event.get("usage") is not None:
+            self._usage = usage_of(event)
+            self.malformed = self._usage is None
+            if self._hide and event.get("choices") == []:
+                return False
+        for choice in event.get("choices") or ():
+            self._hear_choice(choice)
+        return True
+
+    def _hear_choice(self, choice: object) -> None:
+        delta = field(choice, "delta")
+        if delta is None:
+            self._take(field(choice, "text"))
+            return
+        for name in ("content", "refusal", "reasoning_content", "reasoning"):
+            self._take(field(delta, name))
+        for call in field(delta, "tool_calls") or ():
+            function = field(call, "function")
+            self._take(field(function, "name"))
+            self._take(field(function, "arguments"))
+
+    def _hear_response(self, kind: str, event: Mapping[str, Any]) -> None:
+        if kind.endswith(".delta"):
+            self._take(event.get("delta"))
+        elif kind in ("response.completed", "response.incomplete", "response.failed"):
+            response = event.get("response")
+            self.over = True
+            if field(response, "usage") is not None:
+                self._usage = usage_of(response)
+                self.malformed = self._usage is None
+
+    def _take(self, text: object) -> None:
+        if isinstance(text, str):
+            self._texts.append(text)
+
+    def usage(self) -> Usage | None:
+        """What the final chunk or event said."""
+        return self._usage
+
+    def cut_off(self, count: Callable[[str], int]) -> tuple[int | None, int]:
+        """The input is not said before the end; the output is what was delivered."""
+        return None, count("".join(self._texts))
+
+
+def _is_within_a_resource(prefix: str) -> bool:
+    """Whether a path's beginning names a resource, rather than being a base path like /v1."""
+    return any(part in _RESOURCES for part in prefix.split("/"))
+
+
+def _is_unmetered(path: str) -> bool:
+    return any(pattern.fullmatch(path) for pattern in _UNMETERED)
+
+
+def _pattern(path: str) -> re.Pattern[str]:
+    return re.compile(r".*?" + re.escape(path).replace(r"\{\}", r"[^/]+"))
+
+
+_UNMETERED = tuple(_pattern(path) for path in UNMETERED)
+_RESOURCES = frozenset(
+    {"agents", "assistants", "audio", "batches", "chat", "containers", "conversations", "evals"}
+    | {"files", "fine_tuning", "images", "realtime", "threads", "uploads", "vector_stores"}
+)

@@ -1,0 +1,79 @@
+"""A clock for tests: time passes when the test says so."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import threading
+from collections.abc import Callable
+
+START = 1_767_225_600.0
+"""2026-01-01 00:00:00 UTC, a Thursday."""
+
+
+class FakeClock:
+    """A `quotaguard.clock.Clock` that a test moves.
+
+    Args:
+        start: seconds since the epoch.
+        auto_advance: whoever waits moves the clock to the end of the wait at once, so a test of one
+            thread or task never blocks. False: waits last until `advance` has passed their end.
+    """
+
+    def __init__(self, start: float = START, *, auto_advance: bool = True) -> None:
+        self._now = float(start)
+        self._auto = auto_advance
+        self._lock = threading.Lock()
+        self._alarms: list[tuple[float, int, Callable[[], object]]] = []
+        self._numbers = itertools.count()
+
+    def now(self) -> float:
+        """Seconds since the epoch."""
+        return self._now
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass (back, if negative), ending the waits whose time has come."""
+        with self._lock:
+            self._now += seconds
+            due = []
+            while self._alarms and self._alarms[0][0] <= self._now:
+                due.append(heapq.heappop(self._alarms)[2])
+        for alarm in due:
+            alarm()
+
+    @property
+    def waiting(self) -> int:
+        """How many waits have not ended by time (those that a bell ended are still counted until
+        their time has come)."""
+        with self._lock:
+            return len(self._alarms)
+
+    def wait(self, bell: threading.Event, seconds: float) -> None:
+        """Block until ``bell`` is set or the clock has passed ``seconds``."""
+        if bell.is_set():
+            return
+        if self._auto:
+            self.advance(seconds)
+            return
+        self._alarm(seconds, bell.set)
+        bell.wait()
+
+    async def wait_async(self, bell: asyncio.Event, seconds: float) -> None:
+        """The same for a task."""
+        await asyncio.sleep(0)
+        if bell.is_set():
+            return
+        if self._auto:
+            self.advance(seconds)
+            return
+        loop = asyncio.get_running_loop()
+        self._alarm(seconds, lambda: loop.call_soon_threadsafe(bell.set))
+        await bell.wait()
+
+    def _alarm(self, seconds: float, ring: Callable[[], object]) -> None:
+        with self._lock:
+            heapq.heappush(self._alarms, (self._now + seconds, next(self._numbers), ring))
+
+    def __repr__(self) -> str:
+        return f"FakeClock({self._now})"
