@@ -25,7 +25,7 @@ LAYERS = (
     ("tiers", "policies", "identity", "events", "core", "core.ops"),
     ("core.bucket", "core.ledger"),
     ("core.plan", "core.lease"),
-    ("core.drive", "hold", "receipts", "backends.*", "providers.*", "counting.*"),
+    ("core.drive", "hold", "receipts", "rules", "backends.*", "providers.*", "counting.*"),
     ("guard", "config"),
     ("testing.*",),
     ("decorator", "clients.*"),
