@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from .core.lease import Lease
 from .core.ops import BucketState
-from .decorator import token_limited
 from .errors import (
     BackendError,
     ConfigurationError,
@@ -37,8 +36,7 @@ if TYPE_CHECKING:
         GuardedAzureOpenAI,
         GuardedOpenAI,
     )
-
-__version__ = "0.1.0"
+    from .decorator import token_limited
 
 __all__ = [
     "AsyncGuardedAnthropic",
@@ -70,29 +68,33 @@ __all__ = [
     "token_limited",
 ]
 
-_CLIENTS = {
-    "AsyncGuardedAnthropic": "anthropic",
-    "AsyncGuardedAzureOpenAI": "openai",
-    "AsyncGuardedOpenAI": "openai",
-    "GuardedAnthropic": "anthropic",
-    "GuardedAzureOpenAI": "openai",
-    "GuardedOpenAI": "openai",
+_LAZY = {
+    "AsyncGuardedAnthropic": "clients.anthropic",
+    "AsyncGuardedAzureOpenAI": "clients.openai",
+    "AsyncGuardedOpenAI": "clients.openai",
+    "GuardedAnthropic": "clients.anthropic",
+    "GuardedAzureOpenAI": "clients.openai",
+    "GuardedOpenAI": "clients.openai",
+    "token_limited": "decorator",
 }
-"""Exported lazily: importing an SDK takes a second or two."""
+"""Loaded when first asked for: importing an SDK takes a second or two, wrapt longer than we do."""
 
 
 def __getattr__(name: str) -> Any:
-    sdk = _CLIENTS.get(name)
-    if sdk is None:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("quotaguard")
+    home = _LAZY.get(name)
+    if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        found = getattr(import_module(f".clients.{sdk}", __name__), name)
+        found = getattr(import_module(f".{home}", __name__), name)
     except ModuleNotFoundError as error:
+        sdk = home.rpartition(".")[2]
         if error.name != sdk:
             raise
-        raise ImportError(
-            f"{name} needs the {sdk} package: pip install 'quotaguard[{sdk}]'"
-        ) from error
+        raise ImportError(f"{name} needs {sdk}: pip install 'quotaguard[{sdk}]'") from error
     globals()[name] = found
     return found
 

@@ -122,7 +122,8 @@ def _decorated(function: Callable[P, R], guard: Guard, asked: dict[str, Any]) ->
     def wrapper(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
         return run(prepare(wrapped, instance, args, kwargs))
 
-    return wrapt.decorator(wrapper)(function)
+    decorated: Any = function
+    return wrapt.decorator(wrapper)(decorated)
 
 
 class _Prepared(NamedTuple):
@@ -245,7 +246,8 @@ def _gives_lease(call: Callable[..., Any], args: Any, kwargs: Any) -> bool:
 
 def _by_name(call: Callable[..., Any], instance: object, args: Any, kwargs: Any) -> dict[str, Any]:
     """A call's arguments by the names of the parameters, defaults included; ``self`` (or ``cls``)
-    too for methods."""
+    too for methods.
+    """
     bound = inspect.signature(call).bind(*args, **kwargs)
     bound.apply_defaults()
     arguments: dict[str, Any] = {}

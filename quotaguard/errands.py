@@ -13,7 +13,9 @@ import os
 import threading
 import weakref
 from queue import Empty, SimpleQueue
-from typing import Protocol
+from typing import Protocol, TypeVar
+
+T = TypeVar("T")
 
 
 class Runner(Protocol):
@@ -71,7 +73,7 @@ def ring(runner: Runner) -> None:
     _helper.bell.put(weakref.ref(runner))
 
 
-def take(queue: SimpleQueue[object]) -> object | None:
+def take(queue: SimpleQueue[T]) -> T | None:
     """The next errand, None if there is none."""
     try:
         return queue.get_nowait()

@@ -23,7 +23,7 @@ class QuotaguardError(Exception):
 
 
 class ConfigurationError(QuotaguardError, ValueError):
-    """A wrong argument, limit, tier or file; the message names the value and what would be right."""
+    """A wrong argument, limit, tier or file; the message says which, and what would be right."""
 
 
 class BackendError(QuotaguardError):
@@ -143,7 +143,8 @@ class RequestTooLarge(QuotaExceeded):
     def _sentence(self) -> str:
         return (
             f"{self.who} can never make this request under the limit of {self.limit}: it needs "
-            f"{_amount(self.asked)} {self.metric}, the bucket holds {_amount(self.capacity)} at most"
+            f"{_amount(self.asked)} {self.metric}, and the bucket holds at most "
+            f"{_amount(self.capacity)}"
         )
 
 

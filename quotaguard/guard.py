@@ -8,25 +8,24 @@ import secrets
 from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from queue import SimpleQueue
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from . import errands
 from .backends import Backend, open_backend
 from .clock import Clock, SystemClock
 from .core.drive import adrive, drive
 from .core.lease import Demand, Lease, Outcome
-from .core.ops import BucketState, Candidate, Charge, Op, Owner, Peek
+from .core.ops import BucketState, Candidate, Op, Peek
 from .core.plan import Ask, Option, Plan, admit, renew, settle
-from .counting import DEFAULT_PRIOR
 from .errors import BackendError, ConfigurationError, ModelNotAllowed
 from .events import Event, Hook, Refused, tell
 from .hold import Hold, enclosing
-from .identity import Identity, current, name
+from .identity import Identity, current
 from .limits import Limit
 from .policies import Policy, policies
 from .providers import usage_of
-from .tiers import Tier, distinct
-from .usage import Usage
+from .rules import Rules
+from .tiers import Tier
 
 T = TypeVar("T")
 C = TypeVar("C")
@@ -44,15 +43,17 @@ _numbers = itertools.count(1)
 
 def _new_prefix() -> None:
     global _prefix
-    switched_on = True
-
-
-"""False while `quotaguard.testing.disabled` lasts: then everything is admitted, uncounted."""
-
-_prefix = secrets.token_hex(6)
+    _prefix = secrets.token_hex(6)
 
 
 os.register_at_fork(after_in_child=_new_prefix)
+
+
+class _Settling(NamedTuple):
+    """An errand: settle a lease."""
+
+    lease: Lease
+    outcome: Outcome
 
 
 class Guard:
@@ -97,18 +98,11 @@ class Guard:
         strict: bool = False,
         count_unmetered: bool = False,
         ask_for_usage: bool = True,
-        output_guess: int = DEFAULT_PRIOR,
+        output_guess: int | None = None,
     ) -> None:
         self.clock: Clock = clock or SystemClock()
-        self._limits = distinct(limits, "the guard")
-        self._tiers = _by_name(tiers, self._limits)
-        self._default_tier = name(default_tier, "default_tier")
-        if self._default_tier is None and len(self._tiers) == 1:
-            self._default_tier = next(iter(self._tiers))
-        if self._default_tier is not None:
-            self._tier(self._default_tier)
+        self._rules = Rules(tiers, limits, default_tier, anonymous)
         self._policies = policies(when_exceeded)
-        self._anonymous = name(anonymous, "anonymous")
         if on_backend_error not in ("refuse", "allow"):
             raise ConfigurationError(
                 f"on_backend_error is 'refuse' or 'allow', not {on_backend_error!r}"
@@ -119,9 +113,13 @@ class Guard:
         self.strict = strict
         self.count_unmetered = count_unmetered
         self.ask_for_usage = ask_for_usage
+        if output_guess is None:
+            from .counting import DEFAULT_PRIOR
+
+            output_guess = DEFAULT_PRIOR
         self.output_guess = int(_positive(output_guess, "output_guess"))
         self.backend = open_backend(backend, self.clock)
-        self._errands: SimpleQueue[Any] = SimpleQueue()
+        self._errands: SimpleQueue[_Settling | Op] = SimpleQueue()
         self.background: dict[str, Lease] = {}
         """Open leases of responses that run on the provider's side, by the response's id."""
 
@@ -144,7 +142,7 @@ class Guard:
         id = f"{_prefix}-{next(_numbers)}"
         if not switched_on:
             return _free(Lease(id, current().over(who), model, model, demand(model), (), (), ()))
-        identity, tier = self._whose(who)
+        identity, tier = self._rules.resolve(who)
         if not tier.allows(model):
             error = ModelNotAllowed(model=model or "", tier=tier.name, allowed=tier.models)
             self.tell(Refused(id, identity, model, error))
@@ -152,19 +150,17 @@ class Guard:
         outer = enclosing(self)
         replaces = outer is not None and outer.is_open and outer.identity == identity
 
-        def option(model: str | None) -> Option | None:
-            if not tier.allows(model):
-                return None
+        def option(model: str | None) -> Option:
             estimated = demand(model)
-            return Option(
-                estimated, Candidate(model, self._charges(tier, identity, model, estimated))
-            )
+            charges = self._rules.charges(tier, identity, model, estimated)
+            return Option(estimated, Candidate(model, charges))
 
         ask = Ask(
             id,
             identity,
             model,
             option,
+            tier.allows,
             self._policies if tier.when_exceeded is None else tier.when_exceeded,
             self._lease_seconds,
             self._on_backend_error,
@@ -267,10 +263,9 @@ class Guard:
         return await self.arun(self._looking(Identity(user, org, tier), model))
 
     def _looking(self, who: Identity, model: str | None) -> Plan[tuple[BucketState, ...]]:
-        identity, tier = self._whose(who)
-        limits = self._applying(tier, identity, model)
+        identity, tier = self._rules.resolve(who)
         answer: tuple[BucketState, ...] = yield Peek(
-            tuple((self._owner(limit, identity), limit) for limit in limits)
+            tuple(self._rules.buckets(tier, identity, model))
         )
         return answer
 
@@ -302,7 +297,7 @@ class Guard:
 
     def abandon(self, lease: Lease, outcome: Outcome) -> None:
         """Settle a lease soon, from a finalizer; the caller holds the right (`Lease.close`)."""
-        self._errands.put((lease, outcome))
+        self._errands.put(_Settling(lease, outcome))
         errands.ring(self)
 
     def _later(self, op: Op) -> None:
@@ -315,9 +310,9 @@ class Guard:
             if errand is not None:
                 drive(self._errand(errand), self.backend)
 
-    def _errand(self, errand: Any) -> Plan[None]:
-        if isinstance(errand, tuple) and isinstance(errand[0], Lease):
-            yield from self.settlement(*errand)
+    def _errand(self, errand: _Settling | Op) -> Plan[None]:
+        if isinstance(errand, _Settling):
+            yield from self.settlement(errand.lease, errand.outcome)
             return
         try:
             yield errand
@@ -325,82 +320,13 @@ class Guard:
             self._later(errand)
 
     def __repr__(self) -> str:
-        return f"<Guard tiers={list(self._tiers)} backend={type(self.backend).__name__}>"
-
-    # -- what applies ----------------------------------------------------------------------------
-
-    def _whose(self, who: Identity) -> tuple[Identity, Tier]:
-        identity = current().over(who)
-        tier = self._tier(identity.tier)
-        return Identity(identity.user or self._anonymous, identity.org, tier.name), tier
-
-    def _tier(self, wanted: str | None) -> Tier:
-        if wanted is None:
-            wanted = self._default_tier
-            if wanted is None:
-                raise ConfigurationError(
-                    "no tier: say tier= on the client or in acting_as, or give the guard a "
-                    f"default_tier; known: {', '.join(self._tiers)}"
-                )
-        tier = self._tiers.get(wanted)
-        if tier is None:
-            raise ConfigurationError(
-                f"unknown tier {wanted!r}; known: {', '.join(self._tiers) or 'none'}"
-            )
-        return tier
-
-    def _applying(self, tier: Tier, identity: Identity, model: str | None) -> list[Limit]:
-        return [
-            limit
-            for limit in (*tier.limits, *self._limits)
-            if (not limit.models or limit.covers(model))
-            and (limit.scope != "org" or identity.org is not None)
-        ]
-
-    def _charges(
-        self, tier: Tier, identity: Identity, model: str | None, demand: Demand
-    ) -> tuple[Charge, ...]:
-        high, least, keep = demand.high, demand.least, demand.keep
-        charges = []
-        for limit in self._applying(tier, identity, model):
-            read = limit.read
-            amount = read(high)
-            # Something must be left even where all is a guess, or an empty bucket would admit it.
-            needed = read(least) or min(1.0, amount)
-            charges.append(Charge(self._owner(limit, identity), limit, amount, needed, read(keep)))
-        return tuple(charges)
-
-    def _owner(self, limit: Limit, identity: Identity) -> Owner:
-        if limit.scope == "user":
-            if identity.user is None:
-                raise ConfigurationError(
-                    f"no user: the limit of {limit} is per user; say user= on the client or use "
-                    "acting_as(...), or let callers without one share a bucket with "
-                    "Guard(anonymous='anonymous')"
-                )
-            return ("user", identity.org or "", identity.user)
-        if limit.scope == "org":
-            return ("org", identity.org or "")
-        return ("global",)
+        return f"<Guard tiers={list(self._rules.tiers)} backend={type(self.backend).__name__}>"
 
 
 def _free(lease: Lease) -> Plan[Lease]:
     """A plan that asks nobody."""
     yield from ()
     return lease
-
-
-def _by_name(tiers: Iterable[Tier], everybodys: tuple[Limit, ...]) -> dict[str, Tier]:
-    """Tiers by name; without any, one that has no limits of its own."""
-    named: dict[str, Tier] = {}
-    for tier in tiers:
-        if not isinstance(tier, Tier):
-            raise ConfigurationError(f"tiers holds Tier objects, not {tier!r}")
-        if tier.name in named:
-            raise ConfigurationError(f"two tiers are named {tier.name!r}")
-        distinct((*tier.limits, *everybodys), f"tier {tier.name!r} and the guard together")
-        named[tier.name] = tier
-    return named or {"default": Tier("default")}
 
 
 def _positive(value: object, what: str) -> float:

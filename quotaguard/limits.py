@@ -16,10 +16,10 @@ from operator import attrgetter
 from types import MappingProxyType
 from typing import Literal
 
-from .windows import UNITS as WINDOW_UNITS
-from .windows import zone
 from .errors import ConfigurationError
 from .usage import Usage
+from .windows import UNITS as WINDOW_UNITS
+from .windows import zone
 
 Scope = Literal["user", "org", "global"]
 OnExpire = Literal["keep_input", "keep_all", "return_all"]
@@ -92,6 +92,8 @@ class Limit:
     """Units that come back per second; 0.0 for a window."""
     ceiling: float = field(init=False, repr=False, compare=False)
     """The most that the bucket can hold."""
+    text: str = field(init=False, repr=False, compare=False)
+    """The limit as it is written, for people."""
     read: Callable[[Usage], float] = field(init=False, repr=False, compare=False)
     """The metric's value in a Usage."""
 
@@ -108,6 +110,7 @@ class Limit:
         object.__setattr__(self, "rate", rate)
         object.__setattr__(self, "ceiling", ceiling)
         object.__setattr__(self, "read", METRICS[self.metric])
+        object.__setattr__(self, "text", self._written())
 
     def _validate(self) -> None:
         if self.metric not in METRICS:
@@ -181,6 +184,9 @@ class Limit:
         )
 
     def __str__(self) -> str:
+        return self.text
+
+    def _written(self) -> str:
         text = f"{_short(self.amount)} {self.metric.replace('_', ' ')}/{self._period_text()}"
         if self.burst is not None:
             text += f" burst {_short(self.burst)}"

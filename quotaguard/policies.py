@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
-
-from tenacity import RetryCallState, wait_random
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from .errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from tenacity import RetryCallState
 
 Curve: TypeAlias = "Callable[[RetryCallState], float]"
 """A tenacity wait strategy, such as ``wait_random(0, 1)`` or ``wait_random_exponential(max=5)``."""
@@ -36,6 +37,12 @@ class Fallback:
         object.__setattr__(self, "models", models)
 
 
+def _short_jitter() -> Curve:
+    from tenacity import wait_random  # it loads asyncio, which `import quotaguard` need not
+
+    return wait_random(0, 0.05)
+
+
 @dataclass(frozen=True, slots=True)
 class Wait:
     """Stand in line, first come, first served, until there is room.
@@ -50,7 +57,7 @@ class Wait:
     """
 
     max_seconds: float
-    jitter: Curve | None = field(default=wait_random(0, 0.05))
+    jitter: Curve | None = field(default_factory=_short_jitter)
 
     def __post_init__(self) -> None:
         if isinstance(self.max_seconds, bool) or not isinstance(self.max_seconds, (int, float)):
@@ -64,6 +71,8 @@ class Wait:
         """Seconds to park: the computed wait and the jitter of this attempt (1, 2, ...)."""
         if self.jitter is None:
             return computed
+        from tenacity import RetryCallState
+
         nothing: Any = None
         state = RetryCallState(retry_object=nothing, fn=None, args=(), kwargs={})
         state.attempt_number = attempt

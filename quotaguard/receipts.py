@@ -91,7 +91,7 @@ def of(lease: Lease) -> Receipt:
         used=lease.used,
         settled=not lease.is_open,
         waited=lease.waited,
-        left=dict(lease.left),
+        left=lease.left,
     )
 
 

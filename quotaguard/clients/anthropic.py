@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anthropic
 from anthropic import Anthropic, AsyncAnthropic, _base_client
@@ -11,6 +11,12 @@ from ..errors import ModelNotAllowed, QuotaExceeded, RequestTooLarge
 from ..providers.anthropic import AnthropicProvider
 from .sdk import Sdk
 from .seam import AsyncSeam, SyncSeam
+
+if TYPE_CHECKING:  # the SDK's classes, with our arguments in the constructors' types
+    from ._typed_anthropic import TypedAnthropic, TypedAsyncAnthropic
+else:
+    TypedAnthropic = Anthropic
+    TypedAsyncAnthropic = AsyncAnthropic
 
 
 class AnthropicQuotaExceeded(QuotaExceeded, anthropic.RateLimitError):  # type: ignore[misc]  # status_code: int, Literal
@@ -46,7 +52,7 @@ SDK = Sdk(
 )
 
 
-class GuardedAnthropic(SyncSeam, Anthropic):
+class GuardedAnthropic(SyncSeam, TypedAnthropic):
     """``anthropic.Anthropic`` whose calls go through a guard.
 
     It takes what ``Anthropic`` takes, and:
@@ -67,7 +73,7 @@ class GuardedAnthropic(SyncSeam, Anthropic):
     _quotaguard_sdk = SDK
 
 
-class AsyncGuardedAnthropic(AsyncSeam, AsyncAnthropic):
+class AsyncGuardedAnthropic(AsyncSeam, TypedAsyncAnthropic):
     """``anthropic.AsyncAnthropic`` whose calls go through a guard; see `GuardedAnthropic`."""
 
     _quotaguard_stands_for = AsyncAnthropic

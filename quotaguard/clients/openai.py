@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import openai
 from openai import AsyncAzureOpenAI, AsyncOpenAI, AzureOpenAI, OpenAI, _base_client
@@ -11,6 +11,19 @@ from ..errors import ModelNotAllowed, QuotaExceeded, RequestTooLarge
 from ..providers.openai import OpenAIProvider
 from .sdk import Sdk
 from .seam import AsyncSeam, SyncSeam
+
+if TYPE_CHECKING:  # the SDK's classes, with our arguments in the constructors' types
+    from ._typed_openai import (
+        TypedAsyncAzureOpenAI,
+        TypedAsyncOpenAI,
+        TypedAzureOpenAI,
+        TypedOpenAI,
+    )
+else:
+    TypedOpenAI = OpenAI
+    TypedAsyncOpenAI = AsyncOpenAI
+    TypedAzureOpenAI = AzureOpenAI
+    TypedAsyncAzureOpenAI = AsyncAzureOpenAI
 
 
 class OpenAIQuotaExceeded(QuotaExceeded, openai.RateLimitError):  # type: ignore[misc]  # status_code: int, Literal
@@ -26,7 +39,7 @@ class OpenAIModelNotAllowed(ModelNotAllowed, openai.PermissionDeniedError):  # t
 
 
 def _body(error: QuotaExceeded | ModelNotAllowed) -> tuple[dict[str, Any], dict[str, Any]]:
-    """https://platform.openai.com/docs/guides/error-codes: the SDK's error carries the inner part."""
+    """https://platform.openai.com/docs/guides/error-codes; the SDK's error carries the inner."""
     inner = {
         "message": str(error),
         "type": error.code,
@@ -50,7 +63,7 @@ SDK = Sdk(
 )
 
 
-class GuardedOpenAI(SyncSeam, OpenAI):
+class GuardedOpenAI(SyncSeam, TypedOpenAI):
     """``openai.OpenAI`` whose calls go through a guard.
 
     It takes what ``OpenAI`` takes, and:
@@ -71,21 +84,21 @@ class GuardedOpenAI(SyncSeam, OpenAI):
     _quotaguard_sdk = SDK
 
 
-class AsyncGuardedOpenAI(AsyncSeam, AsyncOpenAI):
+class AsyncGuardedOpenAI(AsyncSeam, TypedAsyncOpenAI):
     """``openai.AsyncOpenAI`` whose calls go through a guard; see `GuardedOpenAI`."""
 
     _quotaguard_stands_for = AsyncOpenAI
     _quotaguard_sdk = SDK
 
 
-class GuardedAzureOpenAI(SyncSeam, AzureOpenAI):
+class GuardedAzureOpenAI(SyncSeam, TypedAzureOpenAI):
     """``openai.AzureOpenAI`` whose calls go through a guard; see `GuardedOpenAI`."""
 
     _quotaguard_stands_for = AzureOpenAI
     _quotaguard_sdk = SDK
 
 
-class AsyncGuardedAzureOpenAI(AsyncSeam, AsyncAzureOpenAI):
+class AsyncGuardedAzureOpenAI(AsyncSeam, TypedAsyncAzureOpenAI):
     """``openai.AsyncAzureOpenAI`` whose calls go through a guard; see `GuardedOpenAI`."""
 
     _quotaguard_stands_for = AsyncAzureOpenAI

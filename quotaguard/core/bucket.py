@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import math
 
-from ..windows import window
 from ..limits import Limit
+from ..windows import window
 
 TOLERANCE = 1e-6
 """Units by which a bucket may be short because floats round: a caller who comes back exactly after
@@ -33,7 +33,8 @@ def advance(limit: Limit, drained: float, at: float, now: float) -> tuple[float,
 
 def room(limit: Limit, drained: float, amount: float, least: float) -> float | None:
     """What a bucket grants of ``amount``: all, or as much as it holds if that is at least
-    ``least``, else None. Nothing (an amount of 0) always fits, also in debt."""
+    ``least``, else None. Nothing (an amount of 0) always fits, also in debt.
+    """
     if amount <= 0.0:
         return 0.0
     free = limit.ceiling - drained

@@ -26,7 +26,7 @@ def drive(plan: Plan[T], backend: Executor) -> T:
             answer: Any
             try:
                 answer = backend.execute(op)
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001  # the plan decides about it
                 op = plan.throw(error)
             else:
                 op = plan.send(answer)
@@ -42,7 +42,7 @@ async def adrive(plan: Plan[T], backend: Executor) -> T:
             answer: Any
             try:
                 answer = await backend.aexecute(op)
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001  # the plan decides about it
                 op = plan.throw(error)
             else:
                 op = plan.send(answer)

@@ -62,7 +62,7 @@ class Lease:
         because: the limit that had no room for the requested model; None if that is served.
         demand: what was estimated for ``model``.
         waited: seconds that the call stood in line.
-        left: text of each limit -> what its bucket has left, in units of its metric.
+        after: what each charged bucket had left when it was last seen.
         used: what the call was charged for, once settled; None: as reserved, or not settled yet.
         attempts: HTTP requests made for it (the SDK's own retries included).
     """
@@ -72,6 +72,7 @@ class Lease:
         "_open",
         "_reported",
         "_spent_inside",
+        "after",
         "attempts",
         "because",
         "charges",
@@ -79,7 +80,6 @@ class Lease:
         "granted",
         "id",
         "identity",
-        "left",
         "model",
         "read",
         "renew_at",
@@ -108,7 +108,7 @@ class Lease:
         self.granted = granted
         self.because: str | None = None
         self.waited = 0.0
-        self.left = {str(c.limit): amount for c, amount in zip(charges, left)}  # noqa: B905
+        self.after = left
         self.used: Usage | None = None
         self.attempts = 0
         self.renew_at = 0.0
@@ -121,6 +121,13 @@ class Lease:
     def is_open(self) -> bool:
         """Whether it is still to be settled."""
         return bool(self._open)
+
+    @property
+    def left(self) -> dict[str, float]:
+        """Text of each limit -> what its bucket had left when it was last seen, in units of its
+        metric.
+        """
+        return {str(c.limit): left for c, left in zip(self.charges, self.after, strict=True)}
 
     @property
     def reserved(self) -> Usage:

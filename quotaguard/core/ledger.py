@@ -79,7 +79,8 @@ class Store(Protocol):
 
     def closed(self, held: Held) -> None:
         """A reservation's status went from open to expired or settled, or from expired to
-        settled."""
+        settled.
+        """
         ...
 
     def due(self, now: float) -> Iterable[Held]:

@@ -127,7 +127,8 @@ class Refusal(NamedTuple):
 
     def wait(self) -> float:
         """Seconds until the first candidate fits: the least, over the candidates, of the longest
-        wait among its buckets."""
+        wait among its buckets.
+        """
         return self.binding().wait
 
     def binding(self) -> Shortfall:
@@ -175,4 +176,4 @@ class BucketState(NamedTuple):
     """Seconds until it is full again if nothing else is drawn; a window: until it resets."""
 
 
-Answer: TypeAlias = Reservation | Refusal | Queued | Settled | bool | None | tuple[BucketState, ...]
+Answer: TypeAlias = Reservation | Refusal | Queued | Settled | bool | tuple[BucketState, ...] | None

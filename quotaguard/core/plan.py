@@ -8,7 +8,8 @@ plans out. The clock is passed in only to know how long something took.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
+from contextlib import suppress
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from ..errors import BackendError, QuotaExceeded, RequestTooLarge
@@ -62,14 +63,20 @@ class Ask(NamedTuple):
     id: str
     identity: Identity
     model: str | None
-    option: Callable[[str | None], Option | None]
-    """How a model would serve it; None if the tier leaves the model out or it cannot serve it."""
+    option: Callable[[str | None], Option]
+    """How a model would serve it."""
+    allows: Callable[[str | None], bool]
+    """Whether the tier includes a model."""
     policies: tuple[Policy, ...]
     lease: float
     """Seconds."""
     on_backend_error: str
     """"refuse" or "allow"."""
     instead_of: str | None = None
+
+    def fallbacks(self, models: Iterable[str]) -> list[str]:
+        """Those of the models that may serve instead of the one asked for."""
+        return [model for model in models if model != self.model and self.allows(model)]
 
 
 def admit(
@@ -84,40 +91,16 @@ def admit(
         QuotaExceeded: there is no room, and no policy found another way.
         BackendError: the ledger could not be reached and the guard refuses then.
     """
-    options = [option for option in (ask.option(ask.model),) if option is not None]
     line = _Standing(now)
     try:
-        refusal: Refusal | None = None
-        asked_for = 0
-        for policy in (*ask.policies, Refuse()):
-            if isinstance(policy, Fallback):
-                more = (ask.option(model) for model in policy.models if model != ask.model)
-                options += [option for option in more if option is not None]
-                continue
-            if isinstance(policy, Refuse) and asked_for == len(options):
-                break
-            asked_for = len(options)
-            candidates = tuple(option.candidate for option in options)
-            if isinstance(policy, Wait):
-                decision = yield from _stand_in_line(ask, candidates, policy, line, tell)
-            else:
-                decision = yield Reserve(ask.id, candidates, ask.lease, 0.0, ask.instead_of)
-            if isinstance(decision, Reservation):
-                return _admitted(ask, options, decision, line.seconds(), tell)
-            refusal = decision
-            if isinstance(policy, Refuse):
-                break
-        if refusal is None:
-            raise AssertionError("a call is either admitted or refused")
-        error = refused(ask, refusal)
-        tell(Refused(ask.id, ask.identity, ask.model, error))
-        raise error
+        return (yield from _tried(ask, line, tell))
     except BackendError as error:
         outcome = "allowed" if ask.on_backend_error == "allow" else "refused"
         tell(BackendFailed(ask.id, ask.identity, ask.model, outcome, str(error)))
         if outcome == "refused":
             raise
-        lease = Lease(ask.id, ask.identity, ask.model, ask.model, options[0].demand, (), (), ())
+        demand = ask.option(ask.model).demand
+        lease = Lease(ask.id, ask.identity, ask.model, ask.model, demand, (), (), ())
         lease.waited = line.seconds()
         return lease
     except QuotaExceeded:
@@ -132,6 +115,34 @@ def admit(
         if line.began is not None:
             tell(Waited(ask.id, ask.identity, ask.model, line.seconds(), admitted=False))
         raise
+
+
+def _tried(ask: Ask, line: _Standing, tell: Tell) -> Plan[Lease]:
+    """The policies, in order: fallbacks widen the choice, a wait or a refusal asks the ledger."""
+    options = [ask.option(ask.model)]
+    refusal: Refusal | None = None
+    asked_for = 0
+    for policy in (*ask.policies, Refuse()):
+        if isinstance(policy, Fallback):
+            options += [ask.option(model) for model in ask.fallbacks(policy.models)]
+            continue
+        if isinstance(policy, Refuse) and asked_for == len(options):
+            break  # it was asked already, in line
+        asked_for = len(options)
+        candidates = tuple(option.candidate for option in options)
+        if isinstance(policy, Wait):
+            decision = yield from _stand_in_line(ask, candidates, policy, line, tell)
+        else:
+            decision = yield Reserve(ask.id, candidates, ask.lease, 0.0, ask.instead_of)
+        if isinstance(decision, Reservation):
+            return _admitted(ask, options, decision, line.seconds(), tell)
+        refusal = decision
+        if isinstance(policy, Refuse):
+            break
+    assert refusal is not None  # the ledger was asked, at the latest by the last Refuse
+    error = refused(ask, refusal)
+    tell(Refused(ask.id, ask.identity, ask.model, error))
+    raise error
 
 
 class _Standing:
@@ -239,9 +250,7 @@ def settle(lease: Lease, outcome: Outcome, tell: Tell, later: Callable[[Op], Non
             answer: Settled = yield op
             late = answer.late
             if answer.left:
-                lease.left = {
-                    str(c.limit): left for c, left in zip(lease.charges, answer.left, strict=True)
-                }
+                lease.after = answer.left
     except BackendError as error:
         later(op)
         tell(BackendFailed(lease.id, lease.identity, lease.requested, "queued", str(error)))
@@ -264,7 +273,5 @@ def settle(lease: Lease, outcome: Outcome, tell: Tell, later: Callable[[Op], Non
 
 def renew(lease: Lease, seconds: float) -> Plan[None]:
     """Let a lease go on; if the backend is away it goes on without, and may expire."""
-    try:
+    with suppress(BackendError):
         yield Renew(lease.id, seconds)
-    except BackendError:
-        pass

@@ -1,0 +1,1 @@
+"""Benchmarks: ratios from interleaved rounds, on whatever machine they run."""
