@@ -53,7 +53,7 @@ class _Settling(NamedTuple):
     """An errand: settle a lease."""
 
     lease: Lease
-    outcome: Outcome
+    outcome: Callable[[], Outcome]
 
 
 class Guard:
@@ -295,8 +295,11 @@ class Guard:
         if self._hooks:
             tell(self._hooks, event)
 
-    def abandon(self, lease: Lease, outcome: Outcome) -> None:
-        """Settle a lease soon, from a finalizer; the caller holds the right (`Lease.close`)."""
+    def abandon(self, lease: Lease, outcome: Callable[[], Outcome]) -> None:
+        """Settle a lease soon, from a finalizer; the caller holds the right (`Lease.close`).
+
+        What it used is worked out then too: counting takes locks, which a finalizer may not.
+        """
         self._errands.put(_Settling(lease, outcome))
         errands.ring(self)
 
@@ -312,7 +315,7 @@ class Guard:
 
     def _errand(self, errand: _Settling | Op) -> Plan[None]:
         if isinstance(errand, _Settling):
-            yield from self.settlement(errand.lease, errand.outcome)
+            yield from self.settlement(errand.lease, errand.outcome())
             return
         try:
             yield errand

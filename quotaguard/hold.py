@@ -92,7 +92,7 @@ class Hold:
         if not lease.close():
             return None
         if isinstance(error, GeneratorExit):  # perhaps in a finalizer, which may not take locks
-            self.guard.abandon(lease, outcome)
+            self.guard.abandon(lease, lambda: outcome)
             return None
         return self.guard.settlement(lease, outcome)
 

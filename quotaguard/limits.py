@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from fnmatch import fnmatchcase
 from operator import attrgetter
 from types import MappingProxyType
@@ -37,14 +38,14 @@ _EXAMPLES = (
     "'10k tokens/rolling day', '1M tokens/day per org', '5k tokens/hour for gpt-4o*', "
     "'10k tokens/day in Europe/Paris'"
 )
-_NUMBER = r"[\d_,]*\.?\d+\s*[kmb]?"
+_NUMBER = r"(?:\d{1,3}(?:[,_]\d{3})+(?:\.\d+)?|\d*\.?\d+)\s*(?:[kmb]\b)?"
 _TEXT = re.compile(
     rf"""\s*(?P<amount>{_NUMBER})\s*(?P<metric>[a-z_]+(?:\s+tokens)?)
     \s*(?:/|\bper\b)\s*(?P<rolling>rolling\s+)?(?P<count>\d+(?:\.\d+)?)?\s*
     (?P<unit>seconds?|sec|s|minutes?|min|hours?|h|days?|d|weeks?|w|months?)
     (?:\s+burst\s+(?P<burst>{_NUMBER}))?
     (?:\s+per\s+(?P<scope>user|org|global))?
-    (?:\s+for\s+(?P<models>\S+(?:\s*,\s*\S+)*?))?
+    (?:\s+for\s+(?P<models>[^\s,]+(?:\s*,\s*[^\s,]+)*))?
     (?:\s+in\s+(?P<tz>\S+))?\s*""",
     re.VERBOSE | re.IGNORECASE,
 )
@@ -92,6 +93,10 @@ class Limit:
     """Units that come back per second; 0.0 for a window."""
     ceiling: float = field(init=False, repr=False, compare=False)
     """The most that the bucket can hold."""
+    slack: float = field(init=False, repr=False, compare=False)
+    """Units by which the bucket may be short because doubles round: a millionth, or what refills
+    between two instants that a double tells apart. Who comes back after exactly the computed wait
+    must find room."""
     text: str = field(init=False, repr=False, compare=False)
     """The limit as it is written, for people."""
     read: Callable[[Usage], float] = field(init=False, repr=False, compare=False)
@@ -102,13 +107,14 @@ class Limit:
         window = isinstance(self.period, str)
         rate = 0.0 if window else self.amount / float(self.period)
         ceiling = float(self.amount if self.burst is None else self.burst)
-        parts = [self.metric, str(self.period) if window else f"{float(self.period):g}s"]
+        parts = [self.metric, str(self.period) if window else f"{_digits(float(self.period))}s"]
         if window and self.tz != "UTC":
             parts.append(self.tz)
         parts += sorted(self.models)
         object.__setattr__(self, "id", "|".join(parts))
         object.__setattr__(self, "rate", rate)
         object.__setattr__(self, "ceiling", ceiling)
+        object.__setattr__(self, "slack", max(1e-6, ceiling * 1e-12, rate * _GRAIN))
         object.__setattr__(self, "read", METRICS[self.metric])
         object.__setattr__(self, "text", self._written())
 
@@ -133,10 +139,19 @@ class Limit:
             raise ConfigurationError(f"a period is a number of seconds > 0, not {self.period!r}")
         if self.burst is not None and (not _is_number(self.burst) or self.burst < 0):
             raise ConfigurationError(f"a burst is a number >= 0, not {self.burst!r}")
+        if self.burst and not self.amount:
+            raise ConfigurationError(
+                f"a limit of 0 blocks, so its burst of {self.burst!r} would never come back; "
+                "leave the burst out"
+            )
         if self.scope not in _SCOPES:
             raise ConfigurationError(f"a scope is user, org or global, not {self.scope!r}")
-        if not isinstance(self.models, tuple) or not all(isinstance(m, str) for m in self.models):
-            raise ConfigurationError(f"models is a tuple of patterns, not {self.models!r}")
+        if not isinstance(self.models, tuple) or not all(
+            isinstance(m, str) and m for m in self.models
+        ):
+            raise ConfigurationError(
+                f"models is a tuple of patterns such as 'gpt-4o*', not {self.models!r}"
+            )
         if self.on_expire not in ("keep_input", "keep_all", "return_all"):
             raise ConfigurationError(
                 f"on_expire is keep_input, keep_all or return_all, not {self.on_expire!r}"
@@ -205,9 +220,9 @@ class Limit:
             if self.period % seconds == 0:
                 count = self.period / seconds
                 if count > 1:
-                    return f"{count:g} {unit}s"
+                    return f"{_digits(count)} {unit}s"
                 return f"rolling {unit}" if unit in WINDOW_UNITS else unit
-        return f"{self.period:g} seconds"
+        return f"{_digits(self.period)} seconds"
 
 
 def matches(model: str, pattern: str) -> bool:
@@ -217,6 +232,7 @@ def matches(model: str, pattern: str) -> bool:
     )
 
 
+_GRAIN = 2.0**-22  # seconds between two doubles near today's time since the epoch
 _SNAPSHOT = re.compile(r"-\d{4}-?\d{2}-?\d{2}")
 
 
@@ -240,5 +256,10 @@ def _short(value: float) -> str:
     for letter in ("b", "m", "k"):
         size = _MULTIPLIERS[letter]
         if value >= size and value % (size / 10) == 0:
-            return f"{value / size:g}{letter.upper() if letter != 'k' else letter}"
-    return f"{value:g}"
+            return _digits(value / size) + (letter if letter == "k" else letter.upper())
+    return _digits(value)
+
+
+def _digits(value: float) -> str:
+    """A number in full, without an exponent."""
+    return f"{Decimal(repr(value)).normalize():f}"

@@ -38,11 +38,12 @@ class Tier:
     ) -> None:
         if not isinstance(name, str) or not name:
             raise ConfigurationError(f"a tier's name is a non-empty string, not {name!r}")
-        if isinstance(models, str):
+        patterns = tuple(models) if isinstance(models, Iterable) else (models,)
+        if isinstance(models, str) or not all(isinstance(p, str) and p for p in patterns):
             raise ConfigurationError(f"tier {name!r}: models is a list of names, not {models!r}")
         object.__setattr__(self, "name", name)
         object.__setattr__(self, "limits", distinct(limits, f"tier {name!r}"))
-        object.__setattr__(self, "models", tuple(models))
+        object.__setattr__(self, "models", patterns)
         chosen = None if when_exceeded is None else policies(when_exceeded)
         object.__setattr__(self, "when_exceeded", chosen)
 
@@ -57,8 +58,10 @@ def distinct(limits: Iterable[str | Limit], where: str) -> tuple[Limit, ...]:
     Raises:
         ConfigurationError: one cannot be read, or two are about the same thing.
     """
-    if isinstance(limits, (str, Limit)):
-        raise ConfigurationError(f"{where}: limits is a list, not {limits!r}; write [{limits!r}]")
+    if isinstance(limits, (str, Limit)) or not isinstance(limits, Iterable):
+        raise ConfigurationError(
+            f"{where}: limits is a list such as ['10k tokens/day'], not {limits!r}"
+        )
     parsed = tuple(Limit.parse(limit) for limit in limits)
     seen: dict[tuple[str, str], Limit] = {}
     for limit in parsed:

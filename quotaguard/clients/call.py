@@ -19,7 +19,7 @@ from ..guard import Guard
 from ..identity import Identity
 from ..providers import Provider, Route, field, usage_of
 from ..usage import Usage
-from .streams import Meter, MeteredBody, usage_in
+from .streams import Meter, MeteredBody
 
 log = logging.getLogger("quotaguard")
 
@@ -56,12 +56,14 @@ class Call(NamedTuple):
     options: Any
     """The SDK's FinalRequestOptions; the caller's, never changed."""
     route: Route
-    body: Mapping[str, Any]
-    model: str | None
-    streaming: bool
-    asking: Mapping[str, Any] | None
-    """What is added to the body so that the stream says its usage; what that adds to the stream is
-    hidden from the caller."""
+    body: Mapping[str, Any] = {}  # never changed
+    model: str | None = None
+    streaming: bool = False
+    changes: Mapping[str, Any] = {}
+    """What is put into the body: lists for one-shot iterators, which counting has used up, and what
+    makes a stream say its usage."""
+    hiding: bool = False
+    """Whether the caller did not ask for the usage, so that it is to be kept from its stream."""
     resumed: Lease | None = None
     """The lease of a background response that this request looks at."""
 
@@ -83,8 +85,7 @@ class Call(NamedTuple):
 
     def admitted(self, lease: Lease) -> Any:
         """The SDK's options for what was admitted."""
-        changes = dict(self.asking or {})
-        changes |= {key: list(value) for key, value in self.body.items() if _is_one_shot(value)}
+        changes = dict(self.changes)
         served, options = lease.model or "", self.options
         if self.resumed is not None or (lease.model == self.model and not changes):
             return options
@@ -146,7 +147,7 @@ class Call(NamedTuple):
             self.route.endpoint,
             http.headers,
             streaming=self.streaming,
-            hiding=self.asking is not None,
+            hiding=self.hiding,
         )
         if body is None:
             http.stream = MeteredBody(http.stream, meter)
@@ -189,31 +190,30 @@ def intercept(
             f"{options.method.upper()} {options.url}: what this endpoint spends cannot be metered, "
             "and the guard is strict; Guard(strict=False) lets it pass"
         )
-    if route.kind == "later" and (lease := guard.background.pop(route.response or "", None)):
-        stream = str(field(options.params, "stream")).lower() == "true"
-        return Call(
-            guard, sdk, client, lease.identity, options, route, {}, lease.model, stream, None, lease
-        )
+    lease = guard.background.get(route.response or "")
+    if lease is not None and lease.is_open:
+        call = Call(guard, sdk, client, lease.identity, options, route, model=lease.model)
+        asked = str(field(options.params, "stream")).lower() == "true"
+        return call._replace(streaming=asked, resumed=lease)
     if route.kind != "metered":
         if not guard.count_unmetered:
             return None
-        return Call(guard, sdk, client, who(), options, route, {}, None, False, None)
+        return Call(guard, sdk, client, who(), options, route)
     body = _body(options)
+    changes = {key: list(value) for key, value in body.items() if isinstance(value, Iterator)}
+    body.update(changes)
     named = body.get("model")
     model = named if isinstance(named, str) else route.model
     streaming = bool(body.get("stream")) or "stream" in options.url.rpartition("/")[2].lower()
     asking = None
     if streaming and guard.ask_for_usage:
         asking = sdk.provider.asks_for_usage(route.endpoint, body)
-    return Call(guard, sdk, client, who(), options, route, body, model, streaming, asking)
+        changes.update(asking or {})
+    hiding = asking is not None
+    return Call(guard, sdk, client, who(), options, route, body, model, streaming, changes, hiding)
 
 
 _DEPLOYED = re.compile(r"/deployments/([^/]+)/?$")
-
-
-def _is_one_shot(value: object) -> bool:
-    """Counting such a value would leave nothing to send."""
-    return isinstance(value, Iterator)
 
 
 def _body(options: Any) -> dict[str, Any]:

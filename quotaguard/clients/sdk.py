@@ -47,7 +47,8 @@ class Sdk:
 
     def refusal(self, error: QuotaExceeded | ModelNotAllowed, client: Any, url: str) -> Exception:
         """The refusal as an error of the SDK's own kind too, with a response that can be read like
-        a real one."""
+        a real one.
+        """
         whole, part = self._body(error)
         http = _http_of(client)
         headers = {"content-type": "application/json", "x-should-retry": "false"}

@@ -71,7 +71,8 @@ def _stands_for(cls: type) -> type | None:
 
 def _plain(client: Any, base: type) -> Any:
     """The same client, state and all, as the SDK's own class: the SDKs ask for their exact class,
-    for example before they look for credentials or copy them."""
+    for example before they look for credentials or copy them.
+    """
     plain: Any = object.__new__(base)
     plain.__dict__ = client.__dict__
     return plain
@@ -115,7 +116,8 @@ def _take_over(client: Any, binding: Binding) -> None:
 
 def _rebuild_resources(client: Any) -> None:
     """Resources hold the client they were made by. Recent SDKs make them when they are asked for,
-    older ones at once."""
+    older ones at once.
+    """
     cached = {
         key
         for each in type(client).__mro__

@@ -12,6 +12,7 @@ import re
 import struct
 import zlib
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from wrapt import ObjectProxy
@@ -38,7 +39,8 @@ class Frames(Protocol):
 
     def take(self, chunk: bytes, tally: Tally) -> bytes:
         """Tell the tally of the events that are complete; answers with what the caller is to
-        see."""
+        see.
+        """
         ...
 
     def rest(self) -> bytes:
@@ -86,7 +88,8 @@ class ServerSentEvents:
 class AmazonEvents:
     """``application/vnd.amazon.eventstream``: length-prefixed frames whose payload is
     ``{"bytes": <base64 of the event>}``
-    (https://docs.aws.amazon.com/AmazonS3/latest/API/RESTSelectObjectAppendix.html)."""
+    (https://docs.aws.amazon.com/AmazonS3/latest/API/RESTSelectObjectAppendix.html).
+    """
 
     _PRELUDE = struct.Struct("!II4x")
 
@@ -257,9 +260,7 @@ class Meter:
     def cut(self) -> None:
         """Settle soon: the body was closed or dropped, perhaps by a finalizer."""
         if self.lease.close():
-            outcome = self.outcome(complete=False)
-            self.lease.used = outcome.used
-            self.guard.abandon(self.lease, outcome)
+            self.guard.abandon(self.lease, partial(self.outcome, complete=False))
 
     def __del__(self) -> None:
         self.cut()
