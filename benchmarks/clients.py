@@ -1,6 +1,6 @@
 """What a guard adds to an SDK call: guarded clients beside bare ones, against a local server.
 
-    python benchmarks/clients.py [--rounds N]
+    python -m benchmarks.clients [--rounds N]
 
 The server is a process of its own, so that its work is in nobody's figures. Targets (the issue's):
 at most 0.35 ms more at the median and 1.2 x the CPU of a bare call, 1.1 x per chunk of a stream,
@@ -19,8 +19,8 @@ from typing import Any
 
 import anthropic
 import openai
-from rounds import Timing, compare
 
+from benchmarks.rounds import Timing, compare
 from quotaguard import Guard, GuardedAnthropic, GuardedOpenAI
 
 CHUNKS = 200

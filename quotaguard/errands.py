@@ -84,6 +84,8 @@ def take(queue: SimpleQueue[T]) -> T | None:
 def _after_fork() -> None:
     global _helper
     _helper = _Helper()
+    _open.clear()  # the parent ends what is the parent's
+    _runners.clear()
 
 
 def _at_exit() -> None:

@@ -110,10 +110,24 @@ class Hook(Protocol):
         ...
 
 
-def tell(hooks: Iterable[Hook], event: Event) -> None:
-    """Call every hook; an error in one is logged and goes no further."""
-    for hook in hooks:
-        try:
-            hook(event)
-        except Exception:
-            log.exception("a quotaguard hook failed on %s", type(event).__name__)
+class Teller:
+    """Tells hooks of events; true if anybody listens, so that events for nobody need not be made.
+
+    An error in a hook is logged and goes no further.
+    """
+
+    __slots__ = ("_hooks",)
+
+    def __init__(self, hooks: Iterable[Hook]) -> None:
+        self._hooks = tuple(hooks)
+
+    def __bool__(self) -> bool:
+        return bool(self._hooks)
+
+    def __call__(self, event: Event) -> None:
+        """Tell them."""
+        for hook in self._hooks:
+            try:
+                hook(event)
+            except Exception:
+                log.exception("a quotaguard hook failed on %s", type(event).__name__)

@@ -18,7 +18,7 @@ from .core.lease import Demand, Lease, Outcome
 from .core.ops import BucketState, Candidate, Op, Peek
 from .core.plan import Ask, Option, Plan, admit, renew, settle
 from .errors import BackendError, ConfigurationError, ModelNotAllowed
-from .events import Event, Hook, Refused, tell
+from .events import Hook, Refused, Teller
 from .hold import Hold, enclosing
 from .identity import Identity, current
 from .limits import Limit
@@ -109,7 +109,8 @@ class Guard:
             )
         self._on_backend_error = on_backend_error
         self._lease_seconds = _positive(lease_seconds, "lease_seconds")
-        self._hooks: tuple[Hook, ...] = tuple(hooks)
+        self.tell = Teller(hooks)
+        """Tells the hooks of an event."""
         self.strict = strict
         self.count_unmetered = count_unmetered
         self.ask_for_usage = ask_for_usage
@@ -289,11 +290,6 @@ class Guard:
         """Settle what was left behind and close the backend."""
         self.run_errands()
         self.backend.close()
-
-    def tell(self, event: Event) -> None:
-        """Tell the hooks."""
-        if self._hooks:
-            tell(self._hooks, event)
 
     def abandon(self, lease: Lease, outcome: Callable[[], Outcome]) -> None:
         """Settle a lease soon, from a finalizer; the caller holds the right (`Lease.close`).

@@ -80,7 +80,8 @@ class Rules:
         self, tier: Tier, identity: Identity, model: str | None, demand: Demand
     ) -> tuple[Charge, ...]:
         """What a call charges each of them."""
-        high, least, keep = demand.high, demand.least, demand.keep
+        high, keep = demand.high, demand.keep
+        least = high if demand.hard else keep
         charges = []
         for owner, limit in self.buckets(tier, identity, model):
             amount = limit.read(high)

@@ -34,8 +34,13 @@ class Binding(NamedTuple):
     tier: Who = None
     org: Who = None
 
+    fixed: Identity | None = None
+    """Whom it acts for, unless a callable has to be asked."""
+
     def identity(self) -> Identity:
         """Whom it acts for now."""
+        if self.fixed is not None:
+            return self.fixed
         return Identity(name(self.user, "user"), name(self.org, "org"), name(self.tier, "tier"))
 
 
@@ -56,9 +61,11 @@ def bind(arguments: Mapping[str, Any], inherited: Binding | None = None) -> Bind
         given["guard"] = private_guard(given.pop("limits"))
     if "guard" in given and not isinstance(given["guard"], Guard):
         raise ConfigurationError(f"guard= is a quotaguard.Guard, not {given['guard']!r}")
-    if inherited is not None:
-        return inherited._replace(**given)
-    return Binding(given.pop("guard", None) or default_guard(), **given)
+    if inherited is None:
+        inherited = Binding(given.get("guard") or default_guard())
+    binding = inherited._replace(**given)
+    asked = any(callable(who) for who in (binding.user, binding.tier, binding.org))
+    return binding._replace(fixed=None if asked else binding._replace(fixed=None).identity())
 
 
 _in_flight: ContextVar[Lease | None] = ContextVar("quotaguard_in_flight", default=None)

@@ -23,17 +23,12 @@ class Demand(NamedTuple):
     input_tokens: int
     output_tokens: int
     hard: bool
-    """Whether the output is an explicit maximum, not a guess."""
+    """Whether the output is an explicit maximum; a guess is soft, it alone never refuses a call."""
 
     @property
     def high(self) -> Usage:
         """All of it."""
         return Usage(1, self.input_tokens, self.output_tokens)
-
-    @property
-    def least(self) -> Usage:
-        """What must be there: a guessed output alone never refuses a call."""
-        return self.high if self.hard else self.keep
 
     @property
     def keep(self) -> Usage:

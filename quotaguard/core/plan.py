@@ -16,9 +16,9 @@ from ..errors import BackendError, QuotaExceeded, RequestTooLarge
 from ..events import (
     Admitted,
     BackendFailed,
-    Event,
     FellBack,
     Refused,
+    Teller,
     Waited,
     Waiting,
 )
@@ -44,7 +44,6 @@ from .ops import (
 
 T = TypeVar("T")
 Plan: TypeAlias = Generator[Op, Any, T]
-Tell: TypeAlias = Callable[[Event], None]
 
 SHORTEST_PARK = 0.001
 """Seconds; a waiter never comes back in the same instant, whatever it was told."""
@@ -80,7 +79,7 @@ class Ask(NamedTuple):
 
 
 def admit(
-    ask: Ask, now: Callable[[], float], tell: Tell, later: Callable[[Op], None]
+    ask: Ask, now: Callable[[], float], tell: Teller, later: Callable[[Op], None]
 ) -> Plan[Lease]:
     """Reserve for the call, trying the policies in order.
 
@@ -117,7 +116,7 @@ def admit(
         raise
 
 
-def _tried(ask: Ask, line: _Standing, tell: Tell) -> Plan[Lease]:
+def _tried(ask: Ask, line: _Standing, tell: Teller) -> Plan[Lease]:
     """The policies, in order: fallbacks widen the choice, a wait or a refusal asks the ledger."""
     options = [ask.option(ask.model)]
     refusal: Refusal | None = None
@@ -168,7 +167,7 @@ def _stand_in_line(
     candidates: tuple[Candidate, ...],
     policy: Wait,
     line: _Standing,
-    tell: Tell,
+    tell: Teller,
 ) -> Plan[Reservation | Refusal]:
     """Reserve, waiting for it as long as the policy allows."""
     patience = float(policy.max_seconds)
@@ -192,7 +191,7 @@ def _stand_in_line(
 
 
 def _admitted(
-    ask: Ask, options: list[Option], made: Reservation, waited: float, tell: Tell
+    ask: Ask, options: list[Option], made: Reservation, waited: float, tell: Teller
 ) -> Lease:
     demand, candidate = options[made.choice]
     lease = Lease(
@@ -210,7 +209,8 @@ def _admitted(
         lease.because = str(longest(made.passed_over[0]).charge.limit)
         served = candidate.model or ""
         tell(FellBack(ask.id, ask.identity, ask.model, served, lease.because))
-    tell(Admitted(ask.id, ask.identity, ask.model, candidate.model, demand.high))
+    if tell:
+        tell(Admitted(ask.id, ask.identity, ask.model, candidate.model, demand.high))
     return lease
 
 
@@ -238,7 +238,7 @@ def whose(owner: Owner) -> str:
     return f"org {owner[1]}" if owner[0] == "org" else "everyone together"
 
 
-def settle(lease: Lease, outcome: Outcome, tell: Tell, later: Callable[[Op], None]) -> Plan[None]:
+def settle(lease: Lease, outcome: Outcome, tell: Teller, later: Callable[[Op], None]) -> Plan[None]:
     """Charge what was used. The caller holds the right to (`Lease.close`).
 
     What the backend could not be told goes to ``later``, to be sent again.
@@ -258,17 +258,18 @@ def settle(lease: Lease, outcome: Outcome, tell: Tell, later: Callable[[Op], Non
         later(op)  # cancelled on the way: whether it arrived or not, saying it again is harmless
         raise
     lease.used = outcome.used
-    tell(
-        SettledEvent(
-            lease.id,
-            lease.identity,
-            lease.requested,
-            lease.model,
-            lease.reserved,
-            outcome.used,
-            late,
+    if tell:
+        tell(
+            SettledEvent(
+                lease.id,
+                lease.identity,
+                lease.requested,
+                lease.model,
+                lease.reserved,
+                outcome.used,
+                late,
+            )
         )
-    )
 
 
 def renew(lease: Lease, seconds: float) -> Plan[None]:
