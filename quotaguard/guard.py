@@ -5,10 +5,10 @@ from __future__ import annotations
 import itertools
 import os
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from queue import SimpleQueue
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from . import errands
 from .backends import Backend, open_backend
@@ -27,12 +27,19 @@ from .providers import usage_of
 from .rules import Rules
 from .tiers import Tier
 
+if TYPE_CHECKING:  # counting is a third of what importing this package would take
+    from .counting import Factor
+    from .estimator import Estimation, ReserveOutput
+
 T = TypeVar("T")
 C = TypeVar("C")
 
 LEASE_SECONDS = 900.0
 """How long a reservation lives unless renewed: longer than the SDKs' default timeout of 600 s, so
 that only a dead holder's expires. Streams renew it."""
+
+OUTPUT_GUESS = 512
+"""Tokens assumed for an answer of which nothing is known; soft, so that it refuses nothing."""
 
 switched_on = True
 """False while `quotaguard.testing.disabled` lasts: then everything is admitted, uncounted."""
@@ -75,8 +82,11 @@ class Guard:
         count_unmetered: count calls to unmetered endpoints toward limits on requests.
         ask_for_usage: ask for a chat stream's usage (``stream_options.include_usage``) where the
             caller did not, and hide the extra chunk.
-        output_guess: tokens assumed for an answer that states no maximum; soft: reserved as far
-            as the bucket holds them, never by themselves a refusal.
+        reserve_output: what is reserved for an answer: ``"max"``: the maximum that the request
+            states, else what this user and model have used before; ``"learned"``: that in any
+            case; a number of tokens; or a callable of endpoint and body. What is not stated by the
+            request is soft: reserved as far as the bucket holds it, never by itself a refusal.
+        output_guess: tokens assumed for an answer as long as nothing is stated or learnt.
 
     Raises:
         ConfigurationError: an argument is wrong; the message names it and what would be right.
@@ -98,7 +108,8 @@ class Guard:
         strict: bool = False,
         count_unmetered: bool = False,
         ask_for_usage: bool = True,
-        output_guess: int | None = None,
+        reserve_output: ReserveOutput = "max",
+        output_guess: int = OUTPUT_GUESS,
     ) -> None:
         self.clock: Clock = clock or SystemClock()
         self._rules = Rules(tiers, limits, default_tier, anonymous)
@@ -114,11 +125,10 @@ class Guard:
         self.strict = strict
         self.count_unmetered = count_unmetered
         self.ask_for_usage = ask_for_usage
-        if output_guess is None:
-            from .counting import DEFAULT_PRIOR
-
-            output_guess = DEFAULT_PRIOR
         self.output_guess = int(_positive(output_guess, "output_guess"))
+        from .estimator import Estimator
+
+        self.estimator = Estimator(reserve_output, self.output_guess)
         self.backend = open_backend(backend, self.clock)
         self._errands: SimpleQueue[_Settling | Op] = SimpleQueue()
         self.background: dict[str, Lease] = {}
@@ -127,14 +137,15 @@ class Guard:
     # -- reserving and settling ------------------------------------------------------------------
 
     def admission(
-        self, who: Identity, model: str | None, demand: Callable[[str | None], Demand]
+        self, who: Identity, model: str | None, demand: Callable[[str | None, Identity], Demand]
     ) -> Plan[Lease]:
         """The plan that reserves for a call; run it with `run` or `arun`.
 
         Args:
             who: what the caller says of itself; `acting_as` goes before it.
             model: the model that is asked for.
-            demand: what a model (the one asked for, or a fallback) is estimated to use.
+            demand: what a model (the one asked for, or a fallback) is estimated to use for an
+                identity.
 
         Raises:
             ModelNotAllowed: the tier leaves the model out.
@@ -142,7 +153,8 @@ class Guard:
         """
         id = f"{_prefix}-{next(_numbers)}"
         if not switched_on:
-            return _free(Lease(id, current().over(who), model, model, demand(model), (), (), ()))
+            identity = current().over(who)
+            return _free(Lease(id, identity, model, model, demand(model, identity), (), (), ()))
         identity, tier = self._rules.resolve(who)
         if not tier.allows(model):
             error = ModelNotAllowed(model=model or "", tier=tier.name, allowed=tier.models)
@@ -152,7 +164,7 @@ class Guard:
         replaces = outer is not None and outer.is_open and outer.identity == identity
 
         def option(model: str | None) -> Option:
-            estimated = demand(model)
+            estimated = demand(model, identity)
             charges = self._rules.charges(tier, identity, model, estimated)
             return Option(estimated, Candidate(model, charges))
 
@@ -179,6 +191,8 @@ class Guard:
 
     def settlement(self, lease: Lease, outcome: Outcome) -> Plan[None]:
         """The plan that charges what a call used; the caller holds the right (`Lease.close`)."""
+        if outcome.reported and outcome.used is not None:
+            self.estimator.learn(lease.identity.user, lease.model, lease.demand, outcome.used)
         return settle(lease, outcome, self.tell, self._later)
 
     def run(self, plan: Plan[T]) -> T:
@@ -269,6 +283,42 @@ class Guard:
             tuple(self._rules.buckets(tier, identity, model))
         )
         return answer
+
+    def identity(self, who: Identity) -> Identity:
+        """Whom a call acts for: `acting_as`, then ``who``, then the guard's defaults.
+
+        Raises:
+            ConfigurationError: the tier is missing or unknown.
+        """
+        return self._rules.resolve(who)[0]
+
+    def most_input(self, identity: Identity, model: str | None) -> float | None:
+        """Input tokens beyond which no call of the model can ever be admitted; None: no limit is
+        about tokens.
+        """
+        return self._rules.most_input(identity, model)
+
+    def estimate(
+        self, endpoint: str, request: Mapping[str, Any], *, user: str | None = None
+    ) -> Estimation:
+        """What a request would be estimated to use, by part, without sending or reserving anything.
+
+        Args:
+            endpoint: ``"chat"``, ``"responses"``, ``"messages"``, ``"embeddings"`` or
+                ``"completions"``.
+            request: the JSON body.
+            user: whose answers to go by where the request states no maximum.
+
+        Raises:
+            ValueError: there is no such endpoint.
+            TypeError: the request is no mapping.
+        """
+        model = request.get("model") if isinstance(request, Mapping) else None
+        return self.estimator.estimate(endpoint, request, model=model, user=user)
+
+    def calibration(self) -> list[Factor]:
+        """By model and kind of request: what counts are multiplied by, learnt from bills."""
+        return self.estimator.calibration()
 
     # -- clients ---------------------------------------------------------------------------------
 

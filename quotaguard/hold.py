@@ -67,7 +67,7 @@ class Hold:
 
     def admission(self) -> Plan[Lease]:
         """The plan that reserves."""
-        return self.guard.admission(self._who, self._model, lambda _: self._demand)
+        return self.guard.admission(self._who, self._model, lambda *_: self._demand)
 
     def begin(self, lease: Lease) -> Lease:
         """Take what `admission` gave."""

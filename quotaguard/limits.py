@@ -89,6 +89,8 @@ class Limit:
     id: str = field(init=False, repr=False, compare=False)
     """Names the bucket among its owner's. It leaves the amount out, so that changing a limit's
     amount (or a user's tier) carries over what was used."""
+    is_window: bool = field(init=False, repr=False, compare=False)
+    """Whether it is filled up at calendar boundaries rather than continuously."""
     rate: float = field(init=False, repr=False, compare=False)
     """Units that come back per second; 0.0 for a window."""
     ceiling: float = field(init=False, repr=False, compare=False)
@@ -112,6 +114,7 @@ class Limit:
             parts.append(self.tz)
         parts += sorted(self.models)
         object.__setattr__(self, "id", "|".join(parts))
+        object.__setattr__(self, "is_window", window)
         object.__setattr__(self, "rate", rate)
         object.__setattr__(self, "ceiling", ceiling)
         object.__setattr__(self, "slack", max(1e-6, ceiling * 1e-12, rate * _GRAIN))
@@ -156,11 +159,6 @@ class Limit:
             raise ConfigurationError(
                 f"on_expire is keep_input, keep_all or return_all, not {self.on_expire!r}"
             )
-
-    @property
-    def is_window(self) -> bool:
-        """Whether it is filled up at calendar boundaries rather than continuously."""
-        return isinstance(self.period, str)
 
     def covers(self, model: str | None) -> bool:
         """Whether a call to ``model`` counts toward this limit."""

@@ -76,6 +76,20 @@ class Rules:
             and (limit.scope != "org" or identity.org is not None)
         ]
 
+    def most_input(self, identity: Identity, model: str | None) -> float | None:
+        """The least that a bucket for tokens can hold, of those that a call draws from; None if it
+        draws from none.
+        """
+        tier = self.tier(identity.tier)
+        return min(
+            (
+                limit.ceiling
+                for limit in (*tier.limits, *self._limits)
+                if limit.metric in ("tokens", "input_tokens") and limit.covers(model)
+            ),
+            default=None,
+        )
+
     def charges(
         self, tier: Tier, identity: Identity, model: str | None, demand: Demand
     ) -> tuple[Charge, ...]:

@@ -26,6 +26,7 @@ LAYERS = (
     ("core.bucket", "core.ledger"),
     ("core.plan", "core.lease"),
     ("core.drive", "hold", "receipts", "rules", "backends.*", "providers.*", "counting.*"),
+    ("estimator",),
     ("guard", "config"),
     ("testing.*",),
     ("decorator", "clients.*"),

@@ -12,7 +12,6 @@ from urllib.parse import quote
 from .. import receipts
 from ..core.lease import AS_RESERVED, Demand, Lease, Outcome
 from ..core.plan import Plan
-from ..counting import estimate
 from ..errors import ModelNotAllowed, QuotaExceeded, UnmeteredEndpoint
 from ..events import UsageUnreadable
 from ..guard import Guard
@@ -71,12 +70,20 @@ class Call(NamedTuple):
         """The plan that reserves for it."""
         return self.guard.admission(self.who, self.model, self._demand)
 
-    def _demand(self, model: str | None) -> Demand:
+    def count_ahead(self) -> None:
+        """Count what admission will count, so that it finds it counted: for another thread."""
+        self._demand(self.model, self.guard.identity(self.who))
+
+    def _demand(self, model: str | None, identity: Identity) -> Demand:
         if self.route.kind != "metered":
             return Demand(0, 0, hard=True)
-        body = self.body if model == self.body.get("model") else {**self.body, "model": model}
-        found = estimate(self.route.endpoint, body, prior=self.guard.output_guess)
-        return Demand(found.input_tokens, found.output_tokens, found.output_hard)
+        return self.guard.estimator.demand(
+            self.route.endpoint,
+            self.body,
+            model=model,
+            user=identity.user,
+            most=self.guard.most_input(identity, model),
+        )
 
     def refusal(self, error: QuotaExceeded | ModelNotAllowed) -> Exception:
         """The error that code written for the SDK expects."""
@@ -113,7 +120,7 @@ class Call(NamedTuple):
         for answer in (field(error, "completion"), field(error, "body")):
             used = usage_of(answer) if answer is not None else None
             if used is not None:
-                return Outcome(used._replace(requests=max(1, lease.attempts)))
+                return Outcome(used._replace(requests=max(1, lease.attempts)), reported=True)
         if lease.attempts == 0 or (self.sdk.is_clean(error) and not self.sdk.is_timeout(error)):
             return Outcome(Usage(lease.attempts))
         return Outcome(lease.demand.keep._replace(requests=lease.attempts))
@@ -161,7 +168,7 @@ class Call(NamedTuple):
         """The outcome of a whole answer."""
         used = usage_of(answer)
         if used is not None:
-            return Outcome(used._replace(requests=max(1, lease.attempts)))
+            return Outcome(used._replace(requests=max(1, lease.attempts)), reported=True)
         status = field(answer, "status")
         if self.route.endpoint == "responses" and status in ("queued", "in_progress"):
             # It runs in the background: a later look at it will say what it used.

@@ -7,6 +7,7 @@ with what came back. Everything else of the client stays the SDK's.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import inspect
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 from ..config import default_guard, private_guard
 from ..core.lease import Lease
 from ..errors import ConfigurationError, ModelNotAllowed, QuotaExceeded, UnmeteredEndpoint
+from ..estimator import is_large
 from ..guard import Guard
 from ..identity import Identity, Who, name
 from .call import Call, Sdk, intercept
@@ -264,6 +266,8 @@ class AsyncSeam(_Seam):
             if call is None:
                 return await super().request(cast_to, options, *args, **kwargs)
             guard = call.guard
+            if is_large(call.body):
+                await asyncio.to_thread(call.count_ahead)
             try:
                 lease = call.resumed or await guard.arun(call.admission())
             except (QuotaExceeded, ModelNotAllowed) as error:

@@ -225,7 +225,7 @@ class Meter:
             used = self._tally.usage()
             malformed = self._tally.malformed
         if used is not None:
-            return Outcome(used._replace(requests=attempts))
+            return Outcome(used._replace(requests=attempts), reported=True)
         if malformed:
             lease = self.lease
             event = UsageUnreadable(lease.id, lease.identity, lease.requested, self._endpoint)

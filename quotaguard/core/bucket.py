@@ -15,10 +15,6 @@ import math
 from ..limits import Limit
 from ..windows import window
 
-TOLERANCE = 1e-6
-"""Units by which a bucket may be short because floats round: a caller who comes back exactly after
-the computed wait must find room. A millionth of a token."""
-
 
 def advance(limit: Limit, drained: float, at: float, now: float) -> tuple[float, float]:
     """The state at ``now``. A clock that steps back changes nothing until it has caught up."""
@@ -38,22 +34,31 @@ def room(limit: Limit, drained: float, amount: float, least: float) -> float | N
     if amount <= 0.0:
         return 0.0
     free = limit.ceiling - drained
-    if amount <= free + TOLERANCE:
+    if amount <= free + limit.slack:
         return amount
-    if least <= free + TOLERANCE:
+    if least <= free + limit.slack:
         return max(least, free)
     return None
 
 
-def wait(limit: Limit, drained: float, at: float, least: float, now: float) -> float:
-    """Seconds until ``least`` fits if nothing else is drawn; infinite if it never will."""
-    if least > limit.ceiling + TOLERANCE:
+def wait(
+    limit: Limit, drained: float, at: float, least: float, now: float, ahead: float = 0.0
+) -> float:
+    """Seconds until ``least`` fits, once those in line before it have drawn ``ahead`` and if nothing
+    else is drawn; infinite if it never will.
+    """
+    if least > limit.ceiling + limit.slack:
         return math.inf
-    excess = drained + least - limit.ceiling
-    if excess <= TOLERANCE:
+    excess = drained + ahead + least - limit.ceiling
+    if excess <= limit.slack:
         return 0.0
     if limit.is_window:
-        return max(0.0, window(limit.period, limit.tz, max(now, at))[1] - now)  # type: ignore[arg-type]
+        end = window(limit.period, limit.tz, max(now, at))[1]  # type: ignore[arg-type]
+        taken = ahead + least
+        while taken > limit.ceiling + limit.slack and limit.ceiling > 0.0:
+            taken -= limit.ceiling  # those ahead use up the next window
+            end = window(limit.period, limit.tz, end)[1]  # type: ignore[arg-type]
+        return max(0.0, end - now)
     if limit.rate <= 0.0:
         return math.inf
     return excess / limit.rate + max(0.0, at - now)

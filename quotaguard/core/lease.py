@@ -24,6 +24,10 @@ class Demand(NamedTuple):
     output_tokens: int
     hard: bool
     """Whether the output is an explicit maximum; a guess is soft, it alone never refuses a call."""
+    counted: int = 0
+    """The input before it was corrected by experience; 0 if there is nothing to learn from it."""
+    features: str = ""
+    """What kind of request it is, for learning."""
 
     @property
     def high(self) -> Usage:
@@ -41,6 +45,8 @@ class Outcome(NamedTuple):
 
     used: Usage | None
     """What was used; None: nobody can tell, it is charged as reserved."""
+    reported: bool = False
+    """Whether the provider said so: then there is something to learn from it."""
 
 
 AS_RESERVED = Outcome(None)

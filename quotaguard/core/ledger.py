@@ -103,8 +103,8 @@ class Ledger:
     ) -> Reservation | Refusal:
         """Admit the first candidate whose charges all fit.
 
-        ``ahead`` says what others, waiting in line for some buckets, will take of them first:
-        there this call does not fit, whatever the level.
+        ``ahead`` says what others, waiting in line for some buckets, will take of them first: this
+        call fits into what they leave.
         """
         store = self._store
         found = store.held(op.id)
@@ -124,11 +124,9 @@ class Ledger:
                 if replaced is not None:
                     drained = self._without(replaced, key, limit, drained, at)
                 before = ahead.get(key, 0.0) if ahead else 0.0
-                granted = None
-                if before == 0.0 or amount <= 0.0:
-                    granted = bucket.room(limit, drained, amount, least)
+                granted = bucket.room(limit, drained + before, amount, least)
                 if granted is None:
-                    seconds = bucket.wait(limit, drained + before, at, least, now)
+                    seconds = bucket.wait(limit, drained, at, least, now, before)
                     short.append(Shortfall(charge, limit.ceiling - drained, seconds))
                 elif not short:
                     takes.append((key, limit, drained, at, granted))

@@ -1,0 +1,165 @@
+"""Correcting estimates by what was billed: a bounded factor per model and kind of request."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from ..errors import ConfigurationError
+from .histogram import Histogram
+from .models import family_name
+from .parts import Parts
+
+QUANTILE = 0.95
+"""The share of requests whose estimate should not fall short."""
+TOLERANCE = 0.03
+"""How far short, as a fraction, an estimate may fall and still count as right."""
+BOUNDS = (0.2, 2.0)
+"""The least and the greatest factor, whatever was observed."""
+
+_PRIOR_WEIGHT = 2.0
+_PARENT_WEIGHT = 16.0
+_BELIEVABLE = 20.0
+_MAX_KEYS = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class Factor:
+    """What calibration knows of one model and kind of request."""
+
+    model: str
+    features: str
+    factor: float
+    observations: float
+
+
+def feature_class(endpoint: str, parts: Parts) -> str:
+    """The kind of a request: its endpoint, and the part of its count that is least certain."""
+    kind = "text"
+    if parts.files:
+        kind = "file"
+    elif parts.audio:
+        kind = "audio"
+    elif parts.images:
+        kind = "image"
+    elif parts.other:
+        kind = "other"
+    elif parts.schema:
+        kind = "schema"
+    elif parts.tools:
+        kind = "tools"
+    return f"{endpoint} {'unseen ' if parts.guessed else ''}{kind}"
+
+
+class Calibration:
+    """Factors from estimated to billed tokens, learnt from the usage that comes back.
+
+    A factor is taken from billed / estimated over what was seen of this model and kind of request:
+    the least that leaves the chosen share of requests no more than ``tolerance`` short, and never
+    below the median. A tail far beyond what most requests show is an accident of a few (a hidden
+    prompt, a cut recording) and is not followed. What is known of the model's family fills in
+    until there is enough. Old observations fade; a single one, however wrong, moves nothing beyond
+    ``bounds``.
+
+    Thread-safe. Needs no clock: observations age by those that follow.
+
+    Args:
+        quantile: share of requests whose estimate should not fall short.
+        tolerance: how far short, as a fraction, an estimate may fall and still be right.
+        bounds: least and greatest factor.
+
+    Raises:
+        ConfigurationError: an argument is out of its range.
+    """
+
+    def __init__(
+        self,
+        quantile: float = QUANTILE,
+        tolerance: float = TOLERANCE,
+        bounds: tuple[float, float] = BOUNDS,
+    ) -> None:
+        if not 0.6 <= quantile < 1:
+            raise ConfigurationError(f"quantile must be from 0.6 to below 1, not {quantile!r}")
+        if not 0 <= tolerance < 1:
+            raise ConfigurationError(f"tolerance must be from 0 to below 1, not {tolerance!r}")
+        if not 0 < bounds[0] <= 1 <= bounds[1]:
+            raise ConfigurationError(f"bounds must be positive and enclose 1, not {bounds!r}")
+        self._quantile = quantile
+        self._tolerance = tolerance
+        self._bounds = bounds
+        self._seen: OrderedDict[tuple[str, str], Histogram] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def observe(self, model: str, features: str, estimated: float, billed: float) -> None:
+        """Learn from one answer. What can't be real usage is ignored.
+
+        Args:
+            model: the model's name, as in the request.
+            features: the kind of request (``feature_class``).
+            estimated: tokens counted before the call, without this calibration.
+            billed: input tokens the provider reported.
+        """
+        if not (_real(estimated) and _real(billed)):
+            return
+        ratio = billed / estimated
+        if not 1 / _BELIEVABLE <= ratio <= _BELIEVABLE:
+            return
+        name, family = family_name(model)
+        with self._lock:
+            for key in ((name, features), (family, features)):
+                self._histogram(key).add(ratio)
+
+    def factor(self, model: str, features: str) -> float:
+        """What to multiply an estimate by; 1.0 where nothing is known."""
+        name, family = family_name(model)
+        with self._lock:
+            return self._factor((name, features), (family, features))
+
+    def apply(self, model: str, features: str, estimated: int) -> int:
+        """An estimate, corrected and rounded up."""
+        return math.ceil(estimated * self.factor(model, features) - 1e-6)
+
+    def snapshot(self) -> list[Factor]:
+        """All that is known, the most observed first."""
+        with self._lock:
+            known = [
+                Factor(model, features, self._factor((model, features), None), seen.weight)
+                for (model, features), seen in self._seen.items()
+            ]
+        return sorted(known, key=lambda item: -item.observations)
+
+    def _factor(self, key: tuple[str, str], parent: tuple[str, str] | None) -> float:
+        pooled = _ratios()
+        pooled.add(1.0, _PRIOR_WEIGHT)
+        if parent is not None and parent in self._seen:
+            above = self._seen[parent]
+            pooled.merge(above, min(_PARENT_WEIGHT, above.weight))
+        if key in self._seen:
+            pooled.merge(self._seen[key])
+        low, high = self._bounds
+        middle, upper = pooled.quantile(0.5), pooled.quantile(self._quantile - 0.1)
+        fence = upper * max(1.0, upper / middle)
+        wanted = min(pooled.quantile(self._quantile), fence) / (1 + self._tolerance)
+        return min(high, max(low, middle, wanted))
+
+    def _histogram(self, key: tuple[str, str]) -> Histogram:
+        found = self._seen.get(key)
+        if found is None:
+            found = self._seen[key] = _ratios()
+            while len(self._seen) > _MAX_KEYS:
+                self._seen.popitem(last=False)
+        else:
+            self._seen.move_to_end(key)
+        return found
+
+
+def _ratios() -> Histogram:
+    return Histogram(growth=1.01, low=0.05, high=4.0, max_weight=100.0)
+
+
+def _real(tokens: object) -> bool:
+    if isinstance(tokens, bool) or not isinstance(tokens, (int, float)):
+        return False
+    return math.isfinite(tokens) and tokens > 0

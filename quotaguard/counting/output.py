@@ -1,0 +1,37 @@
+"""How many tokens a request lets the model answer with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .body import get, items_of, number
+
+_MAXIMA = ("max_tokens", "max_completion_tokens", "max_output_tokens")
+
+
+def output_allowance(endpoint: str, request: Mapping[str, Any]) -> int | None:
+    """The most output tokens the request itself allows, or None where it states no maximum.
+
+    The larger of ``max_tokens``, ``max_completion_tokens`` and ``max_output_tokens``, times the
+    answers asked for (``n``, or ``best_of`` of legacy completions, per prompt). Embeddings
+    answer with none.
+    """
+    if endpoint == "embeddings":
+        return 0
+    stated = [number(get(request, key)) for key in _MAXIMA]
+    maximum = max((n for n in stated if n is not None and n >= 0), default=None)
+    if maximum is None:
+        return None
+    return maximum * answers(endpoint, request)
+
+
+def answers(endpoint: str, request: Mapping[str, Any]) -> int:
+    """How many answers one request asks for."""
+    count = max(1, number(get(request, "n")) or 1)
+    if endpoint != "completions":
+        return count
+    count = max(count, number(get(request, "best_of")) or 1)
+    prompt = items_of(get(request, "prompt"))
+    texts = sum(isinstance(item, (str, list, tuple)) for item in prompt)
+    return count * max(1, texts)

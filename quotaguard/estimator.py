@@ -1,0 +1,173 @@
+"""What a call is estimated to use: counted, corrected by what was billed, and learnt from answers.
+
+Input is counted by the provider's formulas and, where those are a model and not an identity,
+multiplied by a factor that calibration keeps. Output is the maximum that the request states, else
+what this user and model have shown to use, else a stated guess.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+from .core.lease import Demand
+from .counting import (
+    Calibration,
+    Factor,
+    LearnedOutput,
+    Parts,
+    bound_request,
+    count_request,
+    explain_request,
+    feature_class,
+    output_allowance,
+)
+from .counting.output import answers
+from .errors import ConfigurationError
+from .usage import Usage
+
+ReserveOutput: TypeAlias = (
+    "Literal['max', 'learned'] | int | Callable[[str, Mapping[str, Any]], int | None]"
+)
+"""What is reserved for the answer: see `Estimator`."""
+
+LARGE = 50_000
+"""Bytes of text; from there on counting may take milliseconds, and is kept off an event loop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimation:
+    """An estimate and what it is made of, in tokens.
+
+    Attributes:
+        input_tokens: the input, corrected by calibration.
+        output_tokens: what would be reserved for the answer.
+        output_hard: whether the request states that maximum itself; else it is a guess, which alone
+            refuses nothing.
+        parts: the input as counted, by what it pays for.
+        factor: what calibration multiplied the count by.
+    """
+
+    input_tokens: int
+    output_tokens: int
+    output_hard: bool
+    parts: Parts
+    factor: float
+
+
+class Estimator:
+    """Estimates calls, and learns from what they used.
+
+    Args:
+        reserve_output: ``"max"``: the maximum that the request states; without one what was learnt.
+            ``"learned"``: what was learnt, also where the request allows more. A number, or a
+            callable of endpoint and body: that many tokens. Only a stated maximum is hard.
+        guess: tokens assumed for an answer of which nothing is stated or learnt.
+
+    Raises:
+        ConfigurationError: ``reserve_output`` is none of these.
+    """
+
+    def __init__(self, reserve_output: ReserveOutput, guess: int) -> None:
+        number = isinstance(reserve_output, int) and not isinstance(reserve_output, bool)
+        if not (
+            reserve_output in ("max", "learned")
+            or callable(reserve_output)
+            or (number and reserve_output >= 0)  # type: ignore[operator]
+        ):
+            raise ConfigurationError(
+                "reserve_output is 'max', 'learned', a number of tokens or a callable, "
+                f"not {reserve_output!r}"
+            )
+        self.guess = guess
+        self._reserve_output = reserve_output
+        self._calibration = Calibration()
+        self._learned = LearnedOutput()
+
+    def demand(
+        self,
+        endpoint: str,
+        body: Mapping[str, Any],
+        *,
+        model: str | None,
+        user: str | None,
+        most: float | None,
+    ) -> Demand:
+        """What a call is estimated to use of a model.
+
+        Args:
+            endpoint: as for `quotaguard.counting.count_request`.
+            body: the request's JSON body, its model replaced by ``model``.
+            model: the model that would serve it.
+            user: whose answers to go by.
+            most: input tokens beyond which the call is refused anyway, so that counting can stop;
+                None: no limit depends on tokens, so that a bound does.
+        """
+        if model != body.get("model"):
+            body = {**body, "model": model}
+        output, hard = self._output(endpoint, body, model, user)
+        if most is None:
+            return Demand(bound_request(endpoint, body), output, hard)
+        if bound_request(endpoint, body) > most:
+            counted = count_request(endpoint, body, stop_after=int(most))
+            if counted > most:
+                return Demand(counted, output, hard)
+        parts = explain_request(endpoint, body)
+        features = feature_class(endpoint, parts)
+        corrected = self._calibration.apply(model or "", features, parts.total)
+        return Demand(corrected, output, hard, parts.total, features)
+
+    def estimate(
+        self, endpoint: str, body: Mapping[str, Any], *, model: str | None, user: str | None
+    ) -> Estimation:
+        """The same with what it is made of, always counted in full."""
+        parts = explain_request(endpoint, body)
+        factor = self._calibration.factor(model or "", feature_class(endpoint, parts))
+        demand = self.demand(endpoint, body, model=model, user=user, most=float("inf"))
+        return Estimation(
+            demand.input_tokens, demand.output_tokens, demand.hard, parts, round(factor, 6)
+        )
+
+    def _output(
+        self, endpoint: str, body: Mapping[str, Any], model: str | None, user: str | None
+    ) -> tuple[int, bool]:
+        stated = output_allowance(endpoint, body)
+        wanted = self._reserve_output
+        fixed = wanted(endpoint, body) if callable(wanted) else wanted
+        if isinstance(fixed, int):
+            return (fixed if stated is None else min(fixed, stated)), False
+        if stated is not None and wanted != "learned":
+            return stated, True
+        learned = self._learned.predict(user or "", model or "", self.guess)
+        learned *= answers(endpoint, body)
+        return (learned if stated is None else min(learned, stated)), False
+
+    def learn(self, user: str | None, model: str | None, demand: Demand, used: Usage) -> None:
+        """Take in what the provider said a call used."""
+        if demand.counted and model:
+            self._calibration.observe(model, demand.features, demand.counted, used.input_tokens)
+        if model and used.output_tokens:
+            self._learned.observe(user or "", model, used.output_tokens)
+
+    def calibration(self) -> list[Factor]:
+        """What calibration knows, the most observed first."""
+        return self._calibration.snapshot()
+
+
+def is_large(body: Mapping[str, Any]) -> bool:
+    """Whether a body holds so much text that counting it could stall an event loop."""
+    room = LARGE
+    waiting: list[Any] = [body]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, str):
+            room -= len(value)
+        elif isinstance(value, Mapping):
+            waiting.extend(value.values())
+        elif isinstance(value, (list, tuple)):
+            room -= len(value)
+            waiting.extend(value)
+        if room < 0:
+            return True
+    return False
