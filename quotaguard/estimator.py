@@ -93,6 +93,7 @@ class Estimator:
         model: str | None,
         user: str | None,
         most: float | None,
+        rough: bool = False,
     ) -> Demand:
         """What a call is estimated to use of a model.
 
@@ -103,13 +104,14 @@ class Estimator:
             user: whose answers to go by.
             most: input tokens beyond which the call is refused anyway, so that counting can stop;
                 None: no limit depends on tokens, so that a bound does.
+            rough: a bound does, since it is replaced if it does not fit.
         """
         if model != body.get("model"):
             body = {**body, "model": model}
         output, hard = self._output(endpoint, body, model, user)
-        if most is None:
+        if most is None or rough:
             return Demand(bound_request(endpoint, body), output, hard)
-        if bound_request(endpoint, body) > most:
+        if is_large(body):
             counted = count_request(endpoint, body, stop_after=int(most))
             if counted > most:
                 return Demand(counted, output, hard)

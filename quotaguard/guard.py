@@ -7,8 +7,9 @@ import os
 import secrets
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from functools import partial
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 from . import errands
 from .backends import Backend, open_backend
@@ -31,6 +32,8 @@ if TYPE_CHECKING:  # counting is a third of what importing this package would ta
     from .counting import Factor
     from .estimator import Estimation, ReserveOutput
 
+Demands: TypeAlias = Callable[[str | None, Identity], Demand]
+"""What a call of a model is estimated to use, for an identity."""
 T = TypeVar("T")
 C = TypeVar("C")
 
@@ -87,6 +90,9 @@ class Guard:
             case; a number of tokens; or a callable of endpoint and body. What is not stated by the
             request is soft: reserved as far as the bucket holds it, never by itself a refusal.
         output_guess: tokens assumed for an answer as long as nothing is stated or learnt.
+        count: ``"exact"``: every call is counted before it is admitted. ``"when_close"``: a call
+            reserves a cheap upper bound (its bytes) if that fits, and is counted only if not; the
+            real usage settles either way.
 
     Raises:
         ConfigurationError: an argument is wrong; the message names it and what would be right.
@@ -110,9 +116,10 @@ class Guard:
         ask_for_usage: bool = True,
         reserve_output: ReserveOutput = "max",
         output_guess: int = OUTPUT_GUESS,
+        count: str = "exact",
     ) -> None:
         self.clock: Clock = clock or SystemClock()
-        self._rules = Rules(tiers, limits, default_tier, anonymous)
+        self.rules = Rules(tiers, limits, default_tier, anonymous)
         self._policies = policies(when_exceeded)
         if on_backend_error not in ("refuse", "allow"):
             raise ConfigurationError(
@@ -125,6 +132,9 @@ class Guard:
         self.strict = strict
         self.count_unmetered = count_unmetered
         self.ask_for_usage = ask_for_usage
+        if count not in ("exact", "when_close"):
+            raise ConfigurationError(f"count is 'exact' or 'when_close', not {count!r}")
+        self._rough = count == "when_close"
         self.output_guess = int(_positive(output_guess, "output_guess"))
         from .estimator import Estimator
 
@@ -137,7 +147,11 @@ class Guard:
     # -- reserving and settling ------------------------------------------------------------------
 
     def admission(
-        self, who: Identity, model: str | None, demand: Callable[[str | None, Identity], Demand]
+        self,
+        who: Identity,
+        model: str | None,
+        demand: Demands,
+        rough: Demands | None = None,
     ) -> Plan[Lease]:
         """The plan that reserves for a call; run it with `run` or `arun`.
 
@@ -146,6 +160,7 @@ class Guard:
             model: the model that is asked for.
             demand: what a model (the one asked for, or a fallback) is estimated to use for an
                 identity.
+            rough: an upper bound of that which costs less to have, if there is one.
 
         Raises:
             ModelNotAllowed: the tier leaves the model out.
@@ -155,7 +170,7 @@ class Guard:
         if not switched_on:
             identity = current().over(who)
             return _free(Lease(id, identity, model, model, demand(model, identity), (), (), ()))
-        identity, tier = self._rules.resolve(who)
+        identity, tier = self.rules.resolve(who)
         if not tier.allows(model):
             error = ModelNotAllowed(model=model or "", tier=tier.name, allowed=tier.models)
             self.tell(Refused(id, identity, model, error))
@@ -163,9 +178,9 @@ class Guard:
         outer = enclosing(self)
         replaces = outer is not None and outer.is_open and outer.identity == identity
 
-        def option(model: str | None) -> Option:
+        def option(model: str | None, demand: Demands = demand) -> Option:
             estimated = demand(model, identity)
-            charges = self._rules.charges(tier, identity, model, estimated)
+            charges = self.rules.charges(tier, identity, model, estimated)
             return Option(estimated, Candidate(model, charges))
 
         ask = Ask(
@@ -178,6 +193,7 @@ class Guard:
             self._lease_seconds,
             self._on_backend_error,
             outer.id if replaces and outer is not None else None,
+            partial(option, demand=rough) if rough is not None and self._rough else None,
         )
         return self._admitting(ask, outer)
 
@@ -278,25 +294,11 @@ class Guard:
         return await self.arun(self._looking(Identity(user, org, tier), model))
 
     def _looking(self, who: Identity, model: str | None) -> Plan[tuple[BucketState, ...]]:
-        identity, tier = self._rules.resolve(who)
+        identity, tier = self.rules.resolve(who)
         answer: tuple[BucketState, ...] = yield Peek(
-            tuple(self._rules.buckets(tier, identity, model))
+            tuple(self.rules.buckets(tier, identity, model))
         )
         return answer
-
-    def identity(self, who: Identity) -> Identity:
-        """Whom a call acts for: `acting_as`, then ``who``, then the guard's defaults.
-
-        Raises:
-            ConfigurationError: the tier is missing or unknown.
-        """
-        return self._rules.resolve(who)[0]
-
-    def most_input(self, identity: Identity, model: str | None) -> float | None:
-        """Input tokens beyond which no call of the model can ever be admitted; None: no limit is
-        about tokens.
-        """
-        return self._rules.most_input(identity, model)
 
     def estimate(
         self, endpoint: str, request: Mapping[str, Any], *, user: str | None = None
@@ -369,7 +371,7 @@ class Guard:
             self._later(errand)
 
     def __repr__(self) -> str:
-        return f"<Guard tiers={list(self._rules.tiers)} backend={type(self.backend).__name__}>"
+        return f"<Guard tiers={list(self.rules.tiers)} backend={type(self.backend).__name__}>"
 
 
 def _free(lease: Lease) -> Plan[Lease]:

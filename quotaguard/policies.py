@@ -7,6 +7,7 @@ refuses at its end.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -64,8 +65,12 @@ class Wait:
             raise ConfigurationError(
                 f"max_seconds is a number of seconds, not {self.max_seconds!r}"
             )
-        if not self.max_seconds > 0:
-            raise ConfigurationError(f"max_seconds is > 0, not {self.max_seconds!r}")
+        if not 0 < self.max_seconds < math.inf:
+            raise ConfigurationError(f"max_seconds is > 0 and finite, not {self.max_seconds!r}")
+        if self.jitter is not None and not callable(self.jitter):
+            raise ConfigurationError(
+                f"jitter is a tenacity wait such as wait_random(0, 1), or None, not {self.jitter!r}"
+            )
 
     def pause(self, computed: float, attempt: int) -> float:
         """Seconds to park: the computed wait and the jitter of this attempt (1, 2, ...)."""

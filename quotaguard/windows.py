@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import date, datetime, timedelta
 from functools import lru_cache
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -40,7 +41,7 @@ def window(unit: str, tz: str, now: float) -> tuple[float, float]:
     if found is not None and found[0] <= now < found[1]:
         return found
     place = zone(tz)
-    today = datetime.fromtimestamp(now, place).date()
+    today = datetime.fromtimestamp(math.floor(now), place).date()  # it would round up to midnight
     if unit == "day":
         first, after = today, today + timedelta(days=1)
     elif unit == "week":

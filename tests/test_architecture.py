@@ -26,7 +26,7 @@ LAYERS = (
     ("core.bucket", "core.ledger"),
     ("core.plan", "core.lease"),
     ("core.drive", "hold", "receipts", "rules", "backends.*", "providers.*", "counting.*"),
-    ("estimator",),
+    ("estimator", "pricing"),
     ("guard", "config"),
     ("testing.*",),
     ("decorator", "clients.*"),
@@ -42,6 +42,8 @@ DOORS = {
     "splintr": ("counting.encodings",),
     "tenacity": ("policies",),
     "wrapt": ("decorator", "clients.streams"),
+    "click": ("cli",),
+    "genai_prices": ("pricing",),
     "redis": ("backends.redis*",),
     "tomli": ("config",),
     "tomllib": ("config",),  # not yet in the standard library of Python 3.10

@@ -6,6 +6,7 @@ import json
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import quote
 
@@ -68,13 +69,14 @@ class Call(NamedTuple):
 
     def admission(self) -> Plan[Lease]:
         """The plan that reserves for it."""
-        return self.guard.admission(self.who, self.model, self._demand)
+        rough = partial(self._demand, rough=True) if self.route.kind == "metered" else None
+        return self.guard.admission(self.who, self.model, self._demand, rough)
 
     def count_ahead(self) -> None:
         """Count what admission will count, so that it finds it counted: for another thread."""
-        self._demand(self.model, self.guard.identity(self.who))
+        self._demand(self.model, self.guard.rules.resolve(self.who)[0])
 
-    def _demand(self, model: str | None, identity: Identity) -> Demand:
+    def _demand(self, model: str | None, identity: Identity, rough: bool = False) -> Demand:
         if self.route.kind != "metered":
             return Demand(0, 0, hard=True)
         return self.guard.estimator.demand(
@@ -82,7 +84,8 @@ class Call(NamedTuple):
             self.body,
             model=model,
             user=identity.user,
-            most=self.guard.most_input(identity, model),
+            most=self.guard.rules.most_input(identity, model),
+            rough=rough,
         )
 
     def refusal(self, error: QuotaExceeded | ModelNotAllowed) -> Exception:

@@ -72,6 +72,8 @@ class Ask(NamedTuple):
     on_backend_error: str
     """"refuse" or "allow"."""
     instead_of: str | None = None
+    rough: Callable[[str | None], Option] | None = None
+    """The same by an upper bound that is cheap to have: if even that fits, nothing is counted."""
 
     def fallbacks(self, models: Iterable[str]) -> list[str]:
         """Those of the models that may serve instead of the one asked for."""
@@ -110,7 +112,12 @@ def admit(
         raise
     except BaseException:
         # Cancelled between send and reply, or in line: nobody will use the answer.
-        yield Release(ask.id)
+        try:
+            yield Release(ask.id)
+        except BaseException as error:  # away, or cancelled once more
+            later(Release(ask.id))
+            if not isinstance(error, BackendError):
+                raise
         if line.began is not None:
             tell(Waited(ask.id, ask.identity, ask.model, line.seconds(), admitted=False))
         raise
@@ -118,6 +125,11 @@ def admit(
 
 def _tried(ask: Ask, line: _Standing, tell: Teller) -> Plan[Lease]:
     """The policies, in order: fallbacks widen the choice, a wait or a refusal asks the ledger."""
+    if ask.rough is not None:
+        rough = ask.rough(ask.model)
+        decision = yield Reserve(ask.id, (rough.candidate,), ask.lease, 0.0, ask.instead_of)
+        if isinstance(decision, Reservation):
+            return _admitted(ask, [rough], decision, 0.0, tell)
     options = [ask.option(ask.model)]
     refusal: Refusal | None = None
     asked_for = 0
