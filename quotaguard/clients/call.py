@@ -90,7 +90,9 @@ class Call(NamedTuple):
 
     def refusal(self, error: QuotaExceeded | ModelNotAllowed) -> Exception:
         """The error that code written for the SDK expects."""
-        url = str(self.client.base_url) + self.options.url.lstrip("/")
+        url = self.options.url
+        if "://" not in url:
+            url = f"{str(self.client.base_url).rstrip('/')}/{url.lstrip('/')}"
         return self.sdk.refusal(error, self.client, url)
 
     def admitted(self, lease: Lease) -> Any:
