@@ -17,7 +17,7 @@ from .files import UNSEEN_TOKENS, read_file
 from .images import claude_image, image_size
 from .models import ClaudeRules
 from .parts import Parts
-from .tokens import Tok
+from .tokens import Bytes, Tok
 
 _LETTERS = bytes(ord("a") if chr(byte).isalpha() and byte < 128 else 32 for byte in range(256))
 
@@ -29,9 +29,11 @@ def words(text: str) -> int:
 
 def claude_text(text: str, rules: ClaudeRules, tok: Tok) -> int:
     """Tokens of a text for Claude."""
-    return math.floor(rules.token * tok(text) - rules.word * words(text) + 0.5)
+    return math.floor(rules.token * tok(text) - rules.word * words(text) + _ROUND_UP)
 
 
+_ROUND_UP = 0.9
+"""Fractions from a tenth count as a whole token: the estimate errs upward."""
 _ROUNDED = ("messages", "tools", "schema", "images", "files")
 
 
@@ -41,6 +43,7 @@ class ClaudeCounter:
     def __init__(self, rules: ClaudeRules, tok: Tok) -> None:
         self.rules = rules
         self.tok = tok
+        self.word = 0.0 if isinstance(tok, Bytes) else rules.word  # a bound need not be tight
         self.messages = rules.per_request
         self.tools = self.schema = self.images = self.files = 0.0
         self.guessed = 0
@@ -51,13 +54,15 @@ class ClaudeCounter:
         rounded, whole, before = {}, 0.0, 0
         for name, tokens in sums.items():
             whole += tokens
-            rounded[name] = math.floor(whole + 0.75) - before
+            rounded[name] = math.floor(whole + _ROUND_UP) - before
             before += rounded[name]
         return Parts(**rounded, guessed=self.guessed)
 
     def text(self, text: str) -> float:
         """Tokens of a text for Claude."""
-        return self.rules.token * self.tok(text) - self.rules.word * words(text)
+        if self.word == 0:
+            return self.rules.token * self.tok(text)
+        return self.rules.token * self.tok(text) - self.word * words(text)
 
     def label(self, text: str) -> float:
         """Tokens of a name, or of text that is all names and marks."""
@@ -96,7 +101,8 @@ class ClaudeCounter:
         given = get(block, "input")
         arguments = fields_of(given) or ({"": given} if given else {})
         for name, value in arguments.items():
-            self.messages += rules.per_argument + self.label(name) + self.text(text_of(value))
+            self.messages += rules.per_argument + self.label(text_of(name))
+            self.messages += self.text(text_of(value))
 
     def thinking(self, block: Mapping[str, Any]) -> float:
         """Thinking that stays in the prompt: its text is a summary, its signature the whole."""

@@ -14,14 +14,20 @@ from .parts import Parts
 
 QUANTILE = 0.95
 """The share of requests whose estimate should not fall short."""
-TOLERANCE = 0.03
+TOLERANCE = 0.02
 """How far short, as a fraction, an estimate may fall and still count as right."""
 BOUNDS = (0.2, 2.0)
 """The least and the greatest factor, whatever was observed."""
 
-_PRIOR_WEIGHT = 2.0
+_RELATED = "claude"
+"""The family whose models miss alike; elsewhere each speaks for itself."""
+_DOUBTFUL = frozenset({"unseen", "file", "audio"})
+"""Kinds of requests whose formulas are no identities, whatever the model."""
+_TRUST, _DOUBT = 16.0, 2.0
+"""Observations of a ratio of 1 that a formula is given in advance: for an identity, for a model."""
 _PARENT_WEIGHT = 16.0
 _BELIEVABLE = 20.0
+_MOST_TOKENS = 1e12
 _MAX_KEYS = 2_000
 
 
@@ -59,9 +65,9 @@ class Calibration:
     A factor is taken from billed / estimated over what was seen of this model and kind of request:
     the least that leaves the chosen share of requests no more than ``tolerance`` short, and never
     below the median. A tail far beyond what most requests show is an accident of a few (a hidden
-    prompt, a cut recording) and is not followed. What is known of the model's family fills in
-    until there is enough. Old observations fade; a single one, however wrong, moves nothing beyond
-    ``bounds``.
+    prompt, a cut recording) and is not followed. What is known of Claude's other models fills in
+    until there is enough of one. Old observations fade; a single one, however wrong, moves nothing
+    beyond ``bounds``.
 
     Thread-safe. Needs no clock: observations age by those that follow.
 
@@ -108,14 +114,14 @@ class Calibration:
             return
         name, family = family_name(model)
         with self._lock:
-            for key in ((name, features), (family, features)):
-                self._histogram(key).add(ratio)
+            for known in {name, family} & {name, _RELATED}:
+                self._histogram((known, features)).add(ratio)
 
     def factor(self, model: str, features: str) -> float:
         """What to multiply an estimate by; 1.0 where nothing is known."""
         name, family = family_name(model)
         with self._lock:
-            return self._factor((name, features), (family, features))
+            return self._factor(name, family, features)
 
     def apply(self, model: str, features: str, estimated: int) -> int:
         """An estimate, corrected and rounded up."""
@@ -125,19 +131,21 @@ class Calibration:
         """All that is known, the most observed first."""
         with self._lock:
             known = [
-                Factor(model, features, self._factor((model, features), None), seen.weight)
+                Factor(model, features, self._factor(*family_name(model), features), seen.weight)
                 for (model, features), seen in self._seen.items()
             ]
         return sorted(known, key=lambda item: -item.observations)
 
-    def _factor(self, key: tuple[str, str], parent: tuple[str, str] | None) -> float:
+    def _factor(self, name: str, family: str, features: str) -> float:
         pooled = _ratios()
-        pooled.add(1.0, _PRIOR_WEIGHT)
-        if parent is not None and parent in self._seen:
-            above = self._seen[parent]
-            pooled.merge(above, min(_PARENT_WEIGHT, above.weight))
-        if key in self._seen:
-            pooled.merge(self._seen[key])
+        exact = family != _RELATED and not _DOUBTFUL.intersection(features.split())
+        pooled.add(1.0, _TRUST if exact else _DOUBT)
+        relatives = self._seen.get((family, features)) if family == _RELATED else None
+        if relatives is not None:
+            pooled.merge(relatives, min(_PARENT_WEIGHT, relatives.weight))
+        own = self._seen.get((name, features)) if name != family else None
+        if own is not None:
+            pooled.merge(own)
         low, high = self._bounds
         middle, upper = pooled.quantile(0.5), pooled.quantile(self._quantile - 0.1)
         fence = upper * max(1.0, upper / middle)
@@ -156,10 +164,10 @@ class Calibration:
 
 
 def _ratios() -> Histogram:
-    return Histogram(growth=1.01, low=0.05, high=4.0, max_weight=100.0)
+    return Histogram(growth=1.01, low=0.05, high=4.0, max_weight=60.0)
 
 
 def _real(tokens: object) -> bool:
     if isinstance(tokens, bool) or not isinstance(tokens, (int, float)):
         return False
-    return math.isfinite(tokens) and tokens > 0
+    return 0 < tokens < _MOST_TOKENS

@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import math
 import re
-import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -30,7 +29,8 @@ _MAX_STREAMS = 2_000
 _MAX_MARKS = 300_000
 _GLYPHS_PER_TOKEN = 3.6
 _HEADER = 2_000
-_STREAM = re.compile(rb"stream\r?\n")
+_MAX_PLAIN = 500_000
+_STREAM = re.compile(rb"(?<!end)stream\r?\n")
 _OTHER = re.compile(rb"/Subtype\s*/(?!Form)|/Length1|/Type\s*/(?!ObjStm|XObject)")
 """In the header of what shows no text: pictures, fonts, metadata."""
 _PAGE = re.compile(rb"/Type\s*/Page(?![A-Za-z])")
@@ -112,7 +112,7 @@ def _streams(raw: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 def _inflate(raw: bytes, start: int, compressed: bool, budget: int) -> bytes:
     if not compressed:
-        end = raw.find(b"endstream", start, start + budget)
+        end = raw.find(b"endstream", start, start + min(budget, _MAX_PLAIN))
         return raw[start:end] if end > 0 else b""
     try:
         return zlib.decompressobj().decompress(memoryview(raw)[start:], budget)
@@ -143,6 +143,8 @@ def _shown(content: bytes) -> tuple[str, int]:
 
 def _office(raw: bytes) -> str:
     """The text of a Word, Excel or PowerPoint file."""
+    import zipfile
+
     texts = []
     budget = MAX_INFLATED
     try:

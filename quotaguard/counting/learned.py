@@ -21,6 +21,7 @@ ENOUGH = 20
 """Answers of a key after which it speaks for itself."""
 MAX_KEYS = 10_000
 
+_MOST_TOKENS = 1e12
 _ALL = ""
 Key = tuple[str, str]
 
@@ -64,7 +65,7 @@ class LearnedOutput:
         """
         if isinstance(output_tokens, bool) or not isinstance(output_tokens, (int, float)):
             return
-        if not (math.isfinite(output_tokens) and output_tokens >= 0):
+        if not 0 <= output_tokens < _MOST_TOKENS:
             return
         name = family_name(model)[0]
         with self._lock:

@@ -100,7 +100,7 @@ class ClaudeRules:
     further_call: float = 71.3
     per_argument: float = 9.8
     """Frames of tool calls with their results: the first of a turn, and each further one."""
-    layout: float = 80.9
+    layout: float = 80.2
     layout_schema: float = 1.23
     """Structured output: its frame, and each token of the indented schema."""
 
@@ -166,6 +166,8 @@ OPENAI: dict[str, OpenAIRules] = {
     "chatgpt-4o": _O200K,
     "computer-use-preview": _O200K,
     "o1": _O_SERIES,
+    "o1-mini": replace(_O_SERIES, per_request=10),  # one recording, August 2025
+    "o1-preview": replace(_O_SERIES, per_request=10),
     "o3": _O_SERIES,
     "o4-mini": replace(_O_SERIES, image=Patches(1.72)),
     "gpt-5": _GPT5,

@@ -224,9 +224,7 @@ def _without_keywords(schema: Any, budget: _Budget, depth: int = 0) -> Any:
     for key, value in fields.items():
         if key in _NAMED:
             named = fields_of(value).items()
-            shown[key] = {
-                name: _without_keywords(part, budget, depth + 1) for name, part in named
-            }
+            shown[key] = {name: _without_keywords(part, budget, depth + 1) for name, part in named}
         elif key not in _FREE:
             shown[key] = _without_keywords(value, budget, depth + 1)
     return shown

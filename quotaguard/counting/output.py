@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .body import get, items_of, number
+from .body import fields_of, get, items_of, number
 
 _MAXIMA = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 
@@ -14,8 +14,8 @@ def output_allowance(endpoint: str, request: Mapping[str, Any]) -> int | None:
     """The most output tokens the request itself allows, or None where it states no maximum.
 
     The larger of ``max_tokens``, ``max_completion_tokens`` and ``max_output_tokens``, times the
-    answers asked for (``n``, or ``best_of`` of legacy completions, per prompt). Embeddings
-    answer with none.
+    answers asked for. Thinking is part of the maximum, except where its budget is the larger one
+    (interleaved thinking). Embeddings answer with none.
     """
     if endpoint == "embeddings":
         return 0
@@ -23,15 +23,17 @@ def output_allowance(endpoint: str, request: Mapping[str, Any]) -> int | None:
     maximum = max((n for n in stated if n is not None and n >= 0), default=None)
     if maximum is None:
         return None
-    return maximum * answers(endpoint, request)
+    budget = number(get(fields_of(get(request, "thinking")), "budget_tokens")) or 0
+    return max(maximum, budget) * answers(endpoint, request)
 
 
 def answers(endpoint: str, request: Mapping[str, Any]) -> int:
-    """How many answers one request asks for."""
+    """How many answers one request asks for: ``n``, or in legacy completions ``best_of``, for each
+    prompt.
+    """
     count = max(1, number(get(request, "n")) or 1)
     if endpoint != "completions":
         return count
     count = max(count, number(get(request, "best_of")) or 1)
-    prompt = items_of(get(request, "prompt"))
-    texts = sum(isinstance(item, (str, list, tuple)) for item in prompt)
-    return count * max(1, texts)
+    prompts = items_of(get(request, "prompt"))
+    return count * max(1, sum(isinstance(item, (str, list, tuple)) for item in prompts))

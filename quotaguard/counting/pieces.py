@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-PIECE = 16_384
+PIECE = 8_192
 """Characters after which a cut is looked for; a piece is at most twice as long."""
 
 _BOUNDARY = re.compile(
@@ -30,8 +30,14 @@ _BOUNDARY = re.compile(
 def pieces(text: str, size: int = PIECE) -> Iterator[str]:
     """The text in pieces of ``size`` to ``2 * size`` characters, in order."""
     start, end = 0, len(text)
+    barren = ""  # the last window without a place to cut; hostile text repeats itself
     while end - start > 2 * size:
-        boundary = _BOUNDARY.search(text, start + size, start + 2 * size)
+        window = text[start + size : start + 2 * size]
+        boundary = (
+            None if window == barren else _BOUNDARY.search(text, start + size, start + 2 * size)
+        )
+        if boundary is None:
+            barren = window
         stop = boundary.start() if boundary else start + size
         yield text[start:stop]
         start = stop

@@ -80,8 +80,11 @@ class Exact:
     def _long(self, text: str, key: bytes) -> int:
         engine, count = engines().count(self._encoding)
         total = 0
+        alike: dict[str, int] = {}  # a megabyte of spaces is the same piece sixty times
         for piece in pieces(text) if len(text) > 2 * PIECE else (text,):
-            found = count_piece(count, piece)
+            found = alike.get(piece)
+            if found is None:
+                found = alike[piece] = count_piece(count, piece)
             total += found
             if self._stop_after is not None:
                 self._add(found)
