@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from ..clock import Clock
@@ -30,18 +31,62 @@ class Backend(Protocol):
 
 
 def open_backend(backend: str | Backend, clock: Clock) -> Backend:
-    """The backend of that URL; a ready one is returned as it is.
+    """The backend of that URL, or of that redis-py client; a ready one is returned as it is.
 
     Raises:
         ConfigurationError: no backend has that URL.
     """
     if not isinstance(backend, str):
-        if not (hasattr(backend, "execute") and hasattr(backend, "aexecute")):
-            raise ConfigurationError(f"a backend is a URL or a Backend, not {backend!r}")
-        return backend
-    if backend == "memory://":
-        from .memory import MemoryBackend
+        if type(backend).__module__.partition(".")[0] == "redis":
+            from .redis import RedisBackend
 
-        return MemoryBackend(clock)
+            return RedisBackend(backend, clock=clock)
+        if not (hasattr(backend, "execute") and hasattr(backend, "aexecute")):
+            raise ConfigurationError(
+                f"a backend is a URL, a client of redis-py or a Backend, not {backend!r}"
+            )
+        return backend
     scheme = backend.partition("://")[0]
-    raise ConfigurationError(f"no backend for {scheme + '://'!r}; known: 'memory://'")
+    opener = _OPENERS.get(scheme)
+    if opener is None:
+        known = ", ".join(f"{name}://" for name in _OPENERS)
+        raise ConfigurationError(f"no backend for {scheme + '://'!r}; known: {known}")
+    return opener(backend, clock)
+
+
+def _memory(url: str, clock: Clock) -> Backend:
+    from .memory import MemoryBackend
+
+    if url != "memory://":
+        raise ConfigurationError(f"the memory backend's URL is 'memory://', not {url!r}")
+    return MemoryBackend(clock)
+
+
+def _sqlite(url: str, clock: Clock) -> Backend:
+    from .sqlite import SQLiteBackend
+
+    return SQLiteBackend.from_url(url, clock)
+
+
+def _redis(url: str, clock: Clock) -> Backend:
+    try:
+        from .redis import RedisBackend
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"{url.partition('://')[0]}:// needs redis-py: pip install 'quotaguard[redis]'"
+        ) from error
+    return RedisBackend.from_url(url, clock)
+
+
+_OPENERS: dict[str, Callable[[str, Clock], Backend]] = {
+    "memory": _memory,
+    "sqlite": _sqlite,
+    "redis": _redis,
+    "rediss": _redis,
+    "unix": _redis,
+    "redis+cluster": _redis,
+    "rediss+cluster": _redis,
+    "redis+sentinel": _redis,
+    "rediss+sentinel": _redis,
+}
+"""URL scheme -> how to open it. A new backend is one entry here."""

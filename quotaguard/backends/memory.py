@@ -5,14 +5,17 @@ One lock, held for microseconds, makes every operation one atomic step for threa
 
 from __future__ import annotations
 
-import asyncio
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from itertools import count
+from typing import TYPE_CHECKING
 
 from ..clock import Clock, SystemClock
 from ..core import bucket
-from ..core.ledger import FULL, Held, Key, Ledger, State, keys_of
+from ..core.ledger import Held, Key, Ledger, State, keys_of
 from ..core.ops import (
     Answer,
     Decision,
@@ -23,15 +26,19 @@ from ..core.ops import (
     Refusal,
     Release,
     Renew,
+    Reservation,
     Reserve,
     Settle,
-    Settled,
 )
 from ..limits import Limit
 from .line import Line
 
-REMEMBERED = 65_536
-"""Closed reservations whose ids are remembered, so that repeating an operation changes nothing."""
+if TYPE_CHECKING:
+    import asyncio
+
+REMEMBERED = 16_384
+"""How many settled reservations, and how many expired ones, are remembered, so that repeating an
+operation changes nothing and a late settle still counts."""
 SWEPT_AT_ONCE = 64
 """Buckets looked at per operation to see whether they are full and can be forgotten."""
 SWEEP_GRAIN = 60.0
@@ -45,29 +52,30 @@ class MemoryStore:
         self._buckets: dict[Key, State] = {}
         self._limits: dict[Key, Limit] = {}
         self._held: dict[str, Held] = {}
-        self._leases: dict[float, OrderedDict[str, Held]] = {}
+        self._leases: dict[object, OrderedDict[str, Held]] = {}
         """Open reservations by the length of their lease: within one, the first ends first."""
-        self._closed: OrderedDict[str, Held] = OrderedDict()
+        self._steps_back = count()
+        self.soonest = math.inf
+        """No lease ends before."""
+        self._settled: OrderedDict[str, Held] = OrderedDict()
+        self._expired: OrderedDict[str, Held] = OrderedDict()
         self._full_by: dict[int, list[Key]] = {}
         self._looked_until = int(now // SWEEP_GRAIN)
         self._to_look_at: list[Key] = []
+        self.bucket = self._buckets.get
+        self.held = self._held.get
 
     def __len__(self) -> int:
         return len(self._buckets)
 
-    def bucket(self, key: Key) -> State | None:
-        return self._buckets.get(key)
-
     def put(self, key: Key, limit: Limit, state: State) -> None:
-        if key not in self._buckets:
-            if state[0] <= 0.0:
-                return
+        if key in self._buckets:
+            self._buckets[key] = state
+            self._limits[key] = limit
+        elif state[0] > 0.0:
+            self._buckets[key] = state
+            self._limits[key] = limit
             self._look_again(key, limit, state)
-        self._buckets[key] = state
-        self._limits[key] = limit
-
-    def held(self, id: str) -> Held | None:
-        return self._held.get(id)
 
     def hold(self, held: Held, lease: float) -> None:
         id = held.answer.id
@@ -75,17 +83,27 @@ class MemoryStore:
             self._drop_lease(id)
         self._held[id] = held
         leases = self._leases.get(lease)
+        if leases and leases[next(reversed(leases))].expires > held.expires:
+            self._leases[lease, next(self._steps_back)] = leases
+            leases = None
         if leases is None:
             leases = self._leases[lease] = OrderedDict()
         leases[id] = held
+        if held.expires < self.soonest:
+            self.soonest = held.expires
 
     def closed(self, held: Held) -> None:
         id = held.answer.id
-        self._drop_lease(id)
-        self._closed[id] = held
-        self._closed.move_to_end(id)
-        if len(self._closed) > REMEMBERED:
-            del self._held[self._closed.popitem(last=False)[0]]
+        if held.status == "settled":
+            if self._expired.pop(id, None) is None:
+                self._drop_lease(id)
+            closed = self._settled
+        else:
+            self._drop_lease(id)
+            closed = self._expired
+        closed[id] = held
+        if len(closed) > REMEMBERED:
+            del self._held[closed.popitem(last=False)[0]]
 
     def _drop_lease(self, id: str) -> None:
         for length, leases in self._leases.items():
@@ -95,12 +113,20 @@ class MemoryStore:
                 return
 
     def due(self, now: float) -> Iterable[Held]:
-        return [held for leases in self._leases.values() for held in _while_due(leases, now)]
+        due: list[Held] = []
+        self.soonest = math.inf
+        for leases in self._leases.values():
+            for held in leases.values():
+                if held.expires > now:
+                    self.soonest = min(self.soonest, held.expires)
+                    break
+                due.append(held)
+        return due
 
     def next_expiry(self) -> float:
         """When the next lease ends, infinite if none is open."""
         firsts = [next(iter(leases.values())).expires for leases in self._leases.values()]
-        return min(firsts, default=float("inf"))
+        return min(firsts, default=math.inf)
 
     def open_on(self, key: Key) -> float:
         return sum(
@@ -116,7 +142,9 @@ class MemoryStore:
         return sum(len(leases) for leases in self._leases.values())
 
     def sweep(self, now: float, most: int = SWEPT_AT_ONCE) -> None:
-        """Forget buckets that have become full, looking at ``most`` of those that may have."""
+        """Forget buckets that were full when this slot of time began, looking at ``most`` of those
+        that may have been: a clock that steps back within the slot cannot tell.
+        """
         slot = int(now // SWEEP_GRAIN)
         if slot > self._looked_until:
             if slot - self._looked_until > len(self._full_by):
@@ -126,23 +154,28 @@ class MemoryStore:
             for each in passed:
                 self._to_look_at += self._full_by.pop(each, ())
             self._looked_until = slot
+        began = min(now, slot * SWEEP_GRAIN)
         while self._to_look_at and most > 0:
             most -= 1
             key = self._to_look_at.pop()
             limit = self._limits[key]
-            state = bucket.advance(limit, *self._buckets[key], now)
+            state = bucket.advance(limit, self._buckets[key], began)
             if state[0] <= 0.0:
-                del self._buckets[key], self._limits[key]
+                self._forget(key)
             else:
                 self._look_again(key, limit, state)
 
     def _look_again(self, key: Key, limit: Limit, state: State) -> None:
         """Remember to look at a bucket when it should be full, at the earliest in the next slot."""
         seconds = bucket.full_in(limit, *state, state[1])
-        if seconds == float("inf"):
+        if seconds == math.inf:  # a limit of 0: nothing fits, whatever the state
+            self._forget(key)
             return
         slot = max(int((state[1] + seconds) // SWEEP_GRAIN), self._looked_until)
         self._full_by.setdefault(slot, []).append(key)
+
+    def _forget(self, key: Key) -> None:
+        del self._buckets[key], self._limits[key]
 
 
 class MemoryBackend:
@@ -167,6 +200,8 @@ class MemoryBackend:
     async def aexecute(self, op: Op) -> Answer:
         """The same for a task; only `Park` suspends it."""
         if isinstance(op, Park):
+            import asyncio  # whoever awaits has loaded it
+
             bell = asyncio.Event()
             loop = asyncio.get_running_loop()
             if self._listen(op, lambda: _call_soon(loop, bell)):
@@ -191,19 +226,18 @@ class MemoryBackend:
     def _carry_out(self, op: Op) -> Answer:
         with self._lock:
             now = self._clock.now()
-            expired = self._ledger.expire(now)
             self._store.sweep(now)
-            for dead in self._line.overdue(now) if len(self._line) else ():
-                expired += self._line.leave(dead)
-            if expired:
-                self._move_up(expired, now)
+            if now >= self._store.soonest or len(self._line):
+                freed = self._ledger.expire(now)
+                for dead in self._line.overdue(now):
+                    freed += self._line.leave(dead)
+                self._move_up(freed, now)
             if type(op) is Reserve:
                 return self._reserve(op, now)
             if type(op) is Settle:
                 settled = self._ledger.settle(op, now)
                 if settled.first and len(self._line):
-                    held = self._store.held(op.id)
-                    self._move_up(keys_of(held) if held else (), now)
+                    self._move_up(self._keys(op.id), now)
                 return settled
             if type(op) is Renew:
                 return self._ledger.renew(op, now)
@@ -215,38 +249,38 @@ class MemoryBackend:
         raise TypeError(f"the memory backend does not know the operation {op!r}")
 
     def _reserve(self, op: Reserve, now: float) -> Decision:
-        if not len(self._line):
-            answer = self._ledger.reserve(op, now)
-        else:
-            answer = self._ledger.reserve(op, now, self._line.ahead(op))
-        if not isinstance(answer, Refusal):
-            self._move_up(self._line.leave(op.id), now)
-            return answer
-        seconds = answer.wait()
-        if seconds > op.patience or op.patience <= 0.0:
-            self._move_up(self._line.leave(op.id), now)
-            return answer
-        self._line.join(op, answer, now)
-        return Queued(answer, min(seconds, max(0.0, self._store.next_expiry() - now)))
+        answer = self._ledger.reserve(op, now, self._line.ahead(op))
+        if isinstance(answer, Refusal):
+            seconds = answer.wait()
+            if 0.0 < op.patience >= seconds < math.inf:
+                self._line.join(op, answer, now)
+                return Queued(answer, min(seconds, max(0.0, self._store.next_expiry() - now)))
+        if len(self._line):
+            freed = self._line.leave(op.id)
+            if op.instead_of is not None and isinstance(answer, Reservation):
+                freed += self._keys(op.instead_of)
+            self._move_up(freed, now)
+        return answer
+
+    def _keys(self, id: str) -> list[Key]:
+        held = self._store.held(id)
+        return keys_of(held) if held is not None else []
 
     def _move_up(self, keys: Iterable[Key], now: float) -> None:
         """Buckets got something back, or lost somebody who waited: admit whom that lets in.
 
-        Whoever is first and still has no room is woken to work out anew how long it will take.
+        Whoever is first and still has no room is woken if it has to wait less than it was told.
         """
         keys = set(keys)
-        told: set[int] = set()
-        while keys and len(self._line):
-            waiter = self._line.first(keys)
-            if waiter is None:
-                return
+        while (waiter := self._line.first(keys)) is not None:
             answer = self._ledger.reserve(waiter.op, now, self._line.ahead(waiter.op))
             if isinstance(answer, Refusal):
-                keys -= set(waiter.needs)
+                self._line.stand(waiter, answer)
+                keys.difference_update(waiter.needs)
+                if now + answer.wait() < waiter.due:
+                    waiter.ring()
             else:
-                keys |= set(self._line.leave(waiter.op.id))
-            if waiter.order not in told:
-                told.add(waiter.order)
+                keys.update(self._line.leave(waiter.op.id))
                 waiter.ring()
 
     def _listen(self, op: Park, ring: Callable[[], None]) -> bool:
@@ -259,13 +293,6 @@ class MemoryBackend:
             return True
 
 
-def _while_due(leases: OrderedDict[str, Held], now: float) -> Iterable[Held]:
-    for held in leases.values():
-        if held.expires > now:
-            return
-        yield held
-
-
 def _call_soon(loop: asyncio.AbstractEventLoop, bell: asyncio.Event) -> None:
-    if not loop.is_closed():
+    with suppress(RuntimeError):  # its loop is closed: nobody listens any more
         loop.call_soon_threadsafe(bell.set)

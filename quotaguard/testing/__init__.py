@@ -11,9 +11,10 @@ from contextlib import contextmanager
 
 from .. import guard
 from .clock import FakeClock
+from .contract import BackendContract
 from .provider import FakeProvider, Reply
 
-__all__ = ["FakeClock", "FakeProvider", "Reply", "disabled"]
+__all__ = ["BackendContract", "FakeClock", "FakeProvider", "Reply", "disabled"]
 
 
 @contextmanager

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import heapq
 import itertools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 START = 1_767_225_600.0
 """2026-01-01 00:00:00 UTC, a Thursday."""
@@ -25,27 +25,27 @@ class FakeClock:
         self._now = float(start)
         self._auto = auto_advance
         self._lock = threading.Lock()
-        self._alarms: list[tuple[float, int, Callable[[], object]]] = []
         self._numbers = itertools.count()
+        self._alarms: dict[int, tuple[float, Callable[[], object]]] = {}
 
     def now(self) -> float:
         """Seconds since the epoch."""
         return self._now
 
     def advance(self, seconds: float) -> None:
-        """Let time pass (back, if negative), ending the waits whose time has come."""
+        """Let time pass (back, if negative), ending the waits whose time has come, in order."""
         with self._lock:
             self._now += seconds
-            due = []
-            while self._alarms and self._alarms[0][0] <= self._now:
-                due.append(heapq.heappop(self._alarms)[2])
-        for alarm in due:
-            alarm()
+            ended = sorted(
+                (end, number) for number, (end, _) in self._alarms.items() if end <= self._now
+            )
+            rings = [self._alarms.pop(number)[1] for _, number in ended]
+        for ring in rings:
+            ring()
 
     @property
     def waiting(self) -> int:
-        """How many waits have not ended by time (those that a bell ended are still counted until
-        their time has come)."""
+        """How many threads and tasks wait now; always 0 with ``auto_advance``."""
         with self._lock:
             return len(self._alarms)
 
@@ -56,8 +56,8 @@ class FakeClock:
         if self._auto:
             self.advance(seconds)
             return
-        self._alarm(seconds, bell.set)
-        bell.wait()
+        with self._alarm(seconds, bell.set):
+            bell.wait()
 
     async def wait_async(self, bell: asyncio.Event, seconds: float) -> None:
         """The same for a task."""
@@ -68,12 +68,19 @@ class FakeClock:
             self.advance(seconds)
             return
         loop = asyncio.get_running_loop()
-        self._alarm(seconds, lambda: loop.call_soon_threadsafe(bell.set))
-        await bell.wait()
+        with self._alarm(seconds, lambda: loop.call_soon_threadsafe(bell.set)):
+            await bell.wait()
 
-    def _alarm(self, seconds: float, ring: Callable[[], object]) -> None:
+    @contextmanager
+    def _alarm(self, seconds: float, ring: Callable[[], object]) -> Iterator[None]:
+        number = next(self._numbers)
         with self._lock:
-            heapq.heappush(self._alarms, (self._now + seconds, next(self._numbers), ring))
+            self._alarms[number] = self._now + seconds, ring
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._alarms.pop(number, None)
 
     def __repr__(self) -> str:
         return f"FakeClock({self._now})"

@@ -1,0 +1,99 @@
+-- Token bucket and calendar window, rule for rule as in quotaguard/core/bucket.py.
+
+-- A charge is an array. These are worked out here:
+local CHARGED, MARK, GRANTED, BUCKET_OF, HOLDER, LEVEL, AT = 1, 2, 3, 4, 5, 6, 7
+-- and these are read from CHARGE. A rule is four doubles: rate, 0, 0, 0 of a bucket; of a window the
+-- boundaries around the present one: start of the one before, start, end, end of the next.
+local OWNER, LIMIT, AMOUNT, LEAST, KEEP, CEILING, SLACK = 8, 9, 10, 11, 12, 13, 14
+local RATE, START, STOP, NEXT = 15, 16, 17, 18
+local CHARGE, CHARGE_SIZE = '<c20c8ddddddddd', 100
+
+local function read_charges(text, at, count)
+  local charges = {}
+  for i = 1, count do
+    charges[i] = { 0, 0, 0, false, false, 0, 0, read(CHARGE, text, at) }
+    at = at + CHARGE_SIZE
+  end
+  return charges
+end
+
+local function bucket_of(c)
+  local o = owner_of(c[OWNER])
+  local b = o.buckets[c[LIMIT]]
+  if not b then
+    b = { 0, 0, 0, 0 }
+    o.buckets[c[LIMIT]] = b
+  end
+  return b, o
+end
+
+-- Whether the boundaries that came along tell the present window. A window's RATE is the start of
+-- the one before.
+local function in_reach(charges)
+  for i = 1, #charges do
+    local c = charges[i]
+    if c[STOP] > 0 and (now < c[RATE] or now >= c[NEXT]) then return false end
+  end
+  return true
+end
+
+local function start_of(c)
+  return now < c[START] and c[RATE] or now < c[STOP] and c[START] or c[STOP]
+end
+
+local function end_of(c, when)
+  return when < c[START] and c[START] or when < c[STOP] and c[STOP] or c[NEXT]
+end
+
+local function advance(c, b)
+  local drained, at = b[DRAINED], b[SINCE]
+  if c[STOP] > 0 then
+    local start = start_of(c)
+    if start > at then return 0, start end
+    return drained, at
+  end
+  if now <= at then return drained, at end
+  drained = drained - (now - at) * c[RATE]
+  if drained < 0 then drained = 0 end
+  return drained, now
+end
+
+local function room(c, drained)
+  local amount = c[AMOUNT]
+  if amount <= 0 then return 0 end
+  local free = c[CEILING] - drained
+  if amount <= free + c[SLACK] then return amount end
+  if c[LEAST] <= free + c[SLACK] then return math.max(c[LEAST], free) end
+  return nil
+end
+
+local function wait(c, drained, at, least)
+  if least > c[CEILING] + c[SLACK] then return INF end
+  local excess = drained + least - c[CEILING]
+  if excess <= c[SLACK] then return 0 end
+  if c[STOP] > 0 then return math.max(0, end_of(c, math.max(now, at)) - now) end
+  if c[RATE] <= 0 then return INF end
+  return excess / c[RATE] + math.max(0, at - now)
+end
+
+-- What a past window was charged is not given back to the present one.
+local function correct(c, drained, at, change, mark)
+  if change < 0 and c[STOP] > 0 and mark < at then return drained end
+  drained = drained + change
+  return drained > 0 and drained or 0
+end
+
+local function put(c, b, o, drained, at)
+  o.dirty = true
+  b[DRAINED] = drained
+  if drained <= 0 then
+    b[SINCE], b[FULL] = 0, 0
+    return
+  end
+  b[SINCE] = at
+  if c[STOP] > 0 then
+    b[FULL] = math.max(b[FULL], end_of(c, at))
+  else
+    b[FULL] = c[RATE] > 0 and at + drained / c[RATE] or INF
+  end
+end

@@ -1,0 +1,276 @@
+"""The ledger in Redis: shared by processes and hosts, one script call for each operation."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import threading
+import weakref
+from math import isfinite
+from typing import Any, Literal, cast
+from urllib.parse import parse_qsl, urlencode
+
+from ...clock import Clock, SystemClock
+from ...core.ops import (
+    Answer,
+    BucketState,
+    Decision,
+    Op,
+    Owner,
+    Park,
+    Peek,
+    Queued,
+    Refusal,
+    Release,
+    Renew,
+    Reserve,
+    Settle,
+    Settled,
+)
+from ...errors import ConfigurationError
+from . import wire
+from .bells import Bells
+from .calls import Call, Sent
+from .coalesce import Combiner, Link, Turns
+from .connect import place
+
+Scope = Literal["user", "org", "global"]
+_EVERYBODY: Owner = ("global",)
+_OPTIONS = ("backend_timeout", "prefix", "scope")
+
+
+class RedisBackend:
+    """A `quotaguard.backends.Backend` over Redis 6.2 or later, or Valkey.
+
+    Args:
+        target: a URL (``redis://``, ``rediss://``, ``unix://``, ``redis+cluster://``,
+            ``redis+sentinel://``) or a redis-py client, blocking or asyncio, whose address,
+            credentials and TLS are used; the connections are this backend's own.
+        backend_timeout: seconds after which an operation is given up with `BackendError`.
+        prefix: what all keys begin with; guards with the same one share their buckets.
+        scope: for Redis Cluster, the broadest scope among all limits that share this ledger: the
+            buckets of one call must be in one slot. ``"org"``: those of an org and its users are;
+            ``"global"``: all are. Without a cluster it has no meaning.
+        clock: where "now" comes from if not from the server: a `quotaguard.testing.FakeClock`.
+
+    Raises:
+        ConfigurationError: an argument is wrong; the message names it and what would be right.
+    """
+
+    def __init__(
+        self,
+        target: Any,
+        *,
+        backend_timeout: float = 1.0,
+        prefix: str = "quotaguard",
+        scope: Scope = "org",
+        clock: Clock | None = None,
+    ) -> None:
+        if not re.fullmatch(r"[\w.-]+", prefix, re.ASCII):
+            raise ConfigurationError(f"a prefix is letters, digits, '_', '.', '-', not {prefix!r}")
+        if scope not in ("user", "org", "global"):
+            raise ConfigurationError(f"a scope is user, org or global, not {scope!r}")
+        if not backend_timeout > 0:
+            raise ConfigurationError(f"backend_timeout is seconds > 0, not {backend_timeout!r}")
+        self._place = place(target)
+        self._prefix = prefix
+        self._scope = scope
+        self._clock = clock or SystemClock()
+        self._own_clock = not isinstance(self._clock, SystemClock)
+        self._sent = Sent()
+        clock = self._clock if self._own_clock else None
+        self._link = Link(self._place, float(backend_timeout), clock, self._sent)
+        self._begin()
+        _backends.add(self)
+
+    @classmethod
+    def from_url(cls, url: str, clock: Clock | None = None) -> RedisBackend:
+        """The backend of a URL; ``?backend_timeout=``, ``?prefix=`` and ``?scope=`` in it are the
+        arguments of that name, redis-py is given the rest.
+
+        Raises:
+            ConfigurationError: the URL is not one of Redis.
+        """
+        address, _, query = url.partition("?")
+        given = parse_qsl(query, keep_blank_values=True)
+        options: dict[str, Any] = {name: value for name, value in given if name in _OPTIONS}
+        rest = urlencode([(name, value) for name, value in given if name not in _OPTIONS])
+        if "backend_timeout" in options:
+            try:
+                options["backend_timeout"] = float(options["backend_timeout"])
+            except ValueError as error:
+                said = options["backend_timeout"]
+                raise ConfigurationError(f"backend_timeout is seconds > 0, not {said!r}") from error
+        return cls(f"{address}?{rest}" if rest else address, clock=clock, **options)
+
+    def _begin(self) -> None:
+        """What a forked child must not share with its parent."""
+        self._link.breaker.__init__()  # type: ignore[misc]
+        self._combiner = Combiner(self._link)
+        self._bells = Bells(self._place, f"{self._prefix}*:freed")
+        self._turns: dict[asyncio.AbstractEventLoop, Turns] = {}
+
+    def execute(self, op: Op) -> Answer:
+        """Carry out one operation, blocking."""
+        if isinstance(op, Park):
+            bell = threading.Event()
+            if self._bells.listen(op.id, bell.set):
+                self._clock.wait(bell, self._pause(op.seconds))
+            return None
+        answers = []
+        for call in self._calls(op):
+            self._combiner.carry_out(call)
+            answers.append(self._finished(call))
+        return _joined(op, answers)
+
+    async def aexecute(self, op: Op) -> Answer:
+        """The same for a task."""
+        if isinstance(op, Park):
+            bell = asyncio.Event()
+            loop = asyncio.get_running_loop()
+            if self._bells.listen(op.id, lambda: _call_soon(loop, bell)):
+                await self._clock.wait_async(bell, self._pause(op.seconds))
+            return None
+        answers = []
+        for call in self._calls(op):
+            await self._turns_here().carry_out(call)
+            answers.append(self._finished(call))
+        return _joined(op, answers)
+
+    def close(self) -> None:
+        """Close the connections of threads, and those of event loops that are still running; a
+        task had better `aclose`.
+        """
+        self._bells.close()
+        self._combiner.close()
+        for loop, turns in list(self._turns.items()):
+            if loop.is_running():
+                asyncio.run_coroutine_threadsafe(turns.aclose(), loop)
+        self._turns.clear()
+
+    async def aclose(self) -> None:
+        """Close all connections, awaiting those of this event loop."""
+        turns = self._turns.pop(asyncio.get_running_loop(), None)
+        if turns is not None:
+            await turns.aclose()
+        self.close()
+
+    def _turns_here(self) -> Turns:
+        loop = asyncio.get_running_loop()
+        turns = self._turns.get(loop)
+        if turns is None:
+            for other in [other for other in self._turns if other.is_closed()]:
+                del self._turns[other]
+            turns = self._turns[loop] = Turns(self._link)
+        return turns
+
+    def _pause(self, seconds: float) -> float:
+        return seconds if self._own_clock else min(seconds, self._bells.longest_wait)
+
+    # -- from operations to calls ----------------------------------------------------------------
+
+    def _calls(self, op: Op) -> list[Call]:
+        """What to send for an operation: one call, but for buckets in several slots that are only
+        looked at, and nothing for reservations that cannot exist.
+        """
+        if isinstance(op, Reserve):
+            owners = frozenset(c.owner for each in op.candidates for c in each.charges)
+            shard = self._one_shard(owners)
+            self._sent.reserving(op, shard)
+            if op.patience > 0.0:
+                self._bells.expect(op.id, frozenset(map(wire.owner_name, owners)))
+            else:
+                self._bells.forget(op.id)
+            return [Call(op, shard)]
+        if isinstance(op, Peek):
+            buckets: dict[bytes, list[Any]] = {}
+            for owner, limit in op.buckets:
+                buckets.setdefault(self._shard(owner), []).append((owner, limit))
+            return [Call(Peek(tuple(those)), shard) for shard, those in buckets.items()]
+        if isinstance(op, (Settle, Renew, Release)):
+            if isinstance(op, Settle):
+                self._sent.settling(op.id)
+            elif isinstance(op, Release):
+                self._bells.forget(op.id)
+            found = self._shard(_EVERYBODY)
+            if self._place.cluster:
+                known = self._sent.shard(op.id)
+                if known is None:
+                    return []
+                found = known
+            return [Call(op, found)]
+        raise TypeError(f"the redis backend does not know the operation {op!r}")
+
+    def _shard(self, owner: Owner) -> bytes:
+        """The key that stands for all that is in an owner's slot; without a cluster, for all."""
+        if not self._place.cluster:
+            return f"{self._prefix}:leases".encode()
+        if self._scope == "global":
+            tag: Owner = _EVERYBODY
+        elif owner[0] == "user" and owner[1] and self._scope == "org":
+            tag = ("org", owner[1])
+        else:
+            tag = owner
+        return b"%s{%s}:leases" % (self._prefix.encode(), wire.owner_name(tag))
+
+    def _one_shard(self, owners: frozenset[Owner]) -> bytes:
+        shards = {self._shard(owner) for owner in owners} or {self._shard(_EVERYBODY)}
+        if len(shards) > 1:
+            kinds = {owner[0] for owner in owners}
+            needed = "global" if "global" in kinds else "org"
+            raise ConfigurationError(
+                f"this call has limits per {' and '.join(sorted(kinds))}, whose buckets are in "
+                f"different slots of the cluster; open the backend with scope={needed!r}"
+            )
+        return shards.pop()
+
+    def _finished(self, call: Call) -> Answer:
+        answer = call.result()
+        op = call.op
+        if isinstance(op, Reserve) and op.patience > 0.0:
+            decision = _decision(op, cast("Decision", answer), call.expiry)
+            if not isinstance(decision, Queued):
+                self._bells.forget(op.id)
+            return decision
+        return answer
+
+    def __repr__(self) -> str:
+        return f"<RedisBackend {self._place}>"
+
+
+def _decision(op: Reserve, answer: Decision, expiry: float) -> Decision:
+    if isinstance(answer, Refusal):
+        seconds = answer.wait()
+        if seconds <= op.patience and isfinite(seconds):
+            return Queued(answer, min(seconds, expiry))
+    return answer
+
+
+def _joined(op: Op, answers: list[Answer]) -> Answer:
+    """One answer for an operation that was sent in parts, or not at all."""
+    if isinstance(op, Peek) and len(answers) != 1:
+        parts = cast("list[tuple[BucketState, ...]]", answers)
+        found = {(state.owner, state.limit.id): state for part in parts for state in part}
+        return tuple(found[owner, limit.id] for owner, limit in op.buckets)
+    if answers:
+        return answers[0]
+    if isinstance(op, Settle):
+        return Settled(first=False, late=True, left=())
+    return False if isinstance(op, Renew) else None
+
+
+_backends: weakref.WeakSet[RedisBackend] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for backend in list(_backends):
+        backend._begin()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def _call_soon(loop: asyncio.AbstractEventLoop, bell: asyncio.Event) -> None:
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(bell.set)

@@ -1,0 +1,228 @@
+"""Operations that come up together travel together: one script call for all of one shard."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, Iterator
+from itertools import groupby
+from typing import Any
+
+from ...clock import Clock
+from ...errors import BackendError
+from . import script
+from .calls import Call, Exchange, Sent
+from .connect import Place
+from .failure import FAILURES, Breaker, explained, is_away, worth_another
+
+MOST_TOGETHER = 256
+"""Operations in one script call: the server does nothing else meanwhile, for a few milliseconds."""
+MOST_IN_FLIGHT = 4
+"""Script calls of one event loop on their way at once; what comes up meanwhile waits and travels
+together."""
+ATTEMPT, PAUSE = 0.45, 0.02
+"""The parts of the time allowed that one attempt may take, and the pause before the second one."""
+
+
+class Link:
+    """What the blocking and the awaiting side share."""
+
+    def __init__(self, place: Place, timeout: float, clock: Clock | None, sent: Sent) -> None:
+        self.place = place
+        self.timeout = timeout
+        self.attempt = timeout * ATTEMPT
+        self.exchange = Exchange(clock, sent, 2 * self.attempt)
+        self.breaker = Breaker()
+
+    def failed(self, calls: list[Call], error: BaseException) -> None:
+        """Answer calls with the failure."""
+        found = explained(error, self.place)
+        if is_away(error):
+            self.breaker.failed(found)
+        for call in calls:  # each its own: it collects a traceback where it is raised
+            own = BackendError(str(found))
+            own.__cause__ = error
+            call.finish(error=own)
+
+    def refused(self, calls: list[Call], error: BackendError) -> None:
+        """Answer calls that were not sent, or whose answer makes no sense."""
+        for call in calls:
+            call.finish(error=BackendError(str(error)))
+
+    def late(self) -> BackendError:
+        """The error of one whose time is up."""
+        return BackendError(f"Redis at {self.place}: no answer within {self.timeout:g} s")
+
+
+def shards(calls: list[Call]) -> Iterator[list[Call]]:
+    """Those of one shard together, in order, not too many at once."""
+    if calls and calls[0].shard != calls[-1].shard:
+        calls = sorted(calls, key=lambda call: call.shard)
+    for _, group in groupby(calls, key=lambda call: call.shard):
+        those = list(group)
+        for at in range(0, len(those), MOST_TOGETHER):
+            yield those[at : at + MOST_TOGETHER]
+
+
+class Combiner:
+    """Threads: whoever gets the turn sends what everybody has asked for meanwhile."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._turn = threading.Lock()
+        self._waiting: deque[Call] = deque()
+        self._client: Any = None
+
+    def carry_out(self, call: Call) -> None:
+        """Have a call answered, by this thread or by another, in the time allowed."""
+        self._waiting.append(call)
+        deadline = call.since + self._link.timeout
+        if not self._turn.acquire(timeout=self._link.timeout):
+            call.finish(error=self._link.late())
+            return
+        try:
+            if not call.done:
+                self._send(deadline)
+        finally:
+            self._turn.release()
+
+    def _send(self, deadline: float) -> None:
+        calls = []
+        while self._waiting:
+            calls.append(self._waiting.popleft())
+        try:
+            for group in shards([call for call in calls if not call.done]):
+                self._exchange(group, deadline)
+        finally:
+            for call in calls:  # an interrupted thread leaves nobody waiting
+                if not call.done:
+                    call.finish(error=BackendError("the thread that sent it was interrupted"))
+
+    def _exchange(self, calls: list[Call], deadline: float) -> None:
+        link = self._link
+        try:
+            link.breaker.check()
+            steps = link.exchange.batch(calls)
+            key, arguments = next(steps)
+            while True:
+                key, arguments = steps.send(self._ask(key, arguments, deadline))
+        except StopIteration:
+            link.breaker.succeeded()
+        except BackendError as error:
+            link.refused(calls, error)
+        except FAILURES as error:
+            link.failed(calls, error)
+
+    def _ask(self, key: bytes, arguments: list[bytes], deadline: float) -> list[bytes]:
+        while True:
+            try:
+                if self._client is None:
+                    self._client = self._link.place.client(self._link.attempt)
+                return script.call(self._client, key, arguments)
+            except FAILURES as error:
+                left = deadline - time.monotonic()
+                if not worth_another(error) or left < self._link.attempt:
+                    raise
+                time.sleep(self._link.timeout * PAUSE)
+
+    def close(self) -> None:
+        """Close the connection."""
+        with self._turn:
+            if self._client is not None:
+                self._client.close()
+                self._client = None
+
+
+class Turns:
+    """Tasks of one event loop: what comes up in one turn of the loop is sent at its end."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._client = link.place.async_client(link.attempt)
+        self._waiting: deque[Call] = deque()
+        self._flushing = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._lifetime: AsyncGenerator[None, None] | None = None
+
+    async def carry_out(self, call: Call) -> None:
+        """Have a call answered in the time allowed."""
+        loop = asyncio.get_running_loop()
+        if self._lifetime is None:
+            self._lifetime = self._until_the_loop_ends()
+            await self._lifetime.__anext__()
+        answered: asyncio.Future[None] = loop.create_future()
+
+        def tell() -> None:
+            if not answered.done():  # the task may have been cancelled
+                answered.set_result(None)
+
+        call.tell = tell
+        self._waiting.append(call)
+        if not self._flushing:
+            self._flushing = True
+            loop.call_soon(self._flush)
+        await answered
+
+    def _flush(self) -> None:
+        self._flushing = False
+        while self._waiting and len(self._tasks) < MOST_IN_FLIGHT:
+            calls = list(self._waiting)
+            self._waiting.clear()
+            for group in shards([call for call in calls if not call.done]):
+                task = asyncio.get_running_loop().create_task(self._exchange(group))
+                self._tasks.add(task)
+                task.add_done_callback(self._sent)
+
+    def _sent(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if self._waiting and not self._flushing:
+            self._flush()
+
+    async def _exchange(self, calls: list[Call]) -> None:
+        link = self._link
+        deadline = calls[0].since + link.timeout
+        try:
+            link.breaker.check()
+            steps = link.exchange.batch(calls)
+            key, arguments = next(steps)
+            while True:
+                key, arguments = steps.send(await self._ask(key, arguments, deadline))
+        except StopIteration:
+            link.breaker.succeeded()
+        except BackendError as error:
+            link.refused(calls, error)
+        except FAILURES as error:
+            link.failed(calls, error)
+        finally:
+            for call in calls:
+                if not call.done:
+                    call.finish(error=BackendError("the event loop ended before the answer came"))
+
+    async def _ask(self, key: bytes, arguments: list[bytes], deadline: float) -> list[bytes]:
+        while True:
+            try:
+                asking = script.acall(self._client, key, arguments)
+                return await asyncio.wait_for(asking, deadline - time.monotonic())
+            except FAILURES as error:
+                left = deadline - time.monotonic()
+                if not worth_another(error) or left < self._link.attempt:
+                    raise
+                await asyncio.sleep(self._link.timeout * PAUSE)
+
+    async def _until_the_loop_ends(self) -> AsyncGenerator[None, None]:
+        """What `asyncio.run` closes at its end, as it does every async generator left open: so the
+        connections do not outlive their loop, though nobody closed the backend in it.
+        """
+        try:
+            yield
+        finally:
+            await self.aclose()
+
+    async def aclose(self) -> None:
+        """Send what waits and close the connections."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+        close = getattr(self._client, "aclose", self._client.close)
+        await close()

@@ -1,0 +1,57 @@
+"""The Lua, as one script, and how to call it in one round trip."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from functools import lru_cache
+from importlib.resources import files
+from typing import Any
+
+from redis.exceptions import NoScriptError
+
+_PARTS = ("books", "bucket", "records", "settle", "reserve", "peek", "batch")
+
+
+_CONSTANTS = re.compile(
+    r"^local ([A-Z_]+(?:, [A-Z_]+)*) = ([^\n]*?) *(?:--[^\n]*)?\n", re.MULTILINE
+)
+
+
+@lru_cache(maxsize=1)
+def text() -> bytes:
+    """The whole script: the parts share their local functions, so they are one chunk.
+
+    Constants (in capitals) are put in where they are used: as locals that every function captures
+    they would cost 10 µs of each call.
+    """
+    folder = files("quotaguard.backends") / "lua"
+    lua = "\n".join((folder / f"{name}.lua").read_text("utf-8") for name in _PARTS)
+    constants: dict[str, str] = {}
+    for names, values in _CONSTANTS.findall(lua):
+        constants |= zip(names.split(", "), values.split(", "), strict=True)
+    lua = _CONSTANTS.sub("", lua)
+    word = re.compile(rf"(?<!')\b({'|'.join(constants)})\b(?!')")
+    return word.sub(lambda found: constants[found[0]], lua).encode()
+
+
+@lru_cache(maxsize=1)
+def sha() -> str:
+    """What EVALSHA calls it by."""
+    return hashlib.sha1(text(), usedforsecurity=False).hexdigest()
+
+
+def call(client: Any, key: bytes, arguments: list[bytes]) -> list[bytes]:
+    """Run the script; a server that does not know it yet is sent its text."""
+    try:
+        return client.execute_command("EVALSHA", sha(), 1, key, *arguments, NEVER_DECODE=True)  # type: ignore[no-any-return]
+    except NoScriptError:
+        return client.execute_command("EVAL", text(), 1, key, *arguments, NEVER_DECODE=True)  # type: ignore[no-any-return]
+
+
+async def acall(client: Any, key: bytes, arguments: list[bytes]) -> list[bytes]:
+    """`call`, awaiting."""
+    try:
+        return await client.execute_command("EVALSHA", sha(), 1, key, *arguments, NEVER_DECODE=True)  # type: ignore[no-any-return]
+    except NoScriptError:
+        return await client.execute_command("EVAL", text(), 1, key, *arguments, NEVER_DECODE=True)  # type: ignore[no-any-return]

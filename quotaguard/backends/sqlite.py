@@ -1,0 +1,348 @@
+"""The ledger in a file of this host: many processes, one truth, and a restart forgets nothing.
+
+Every operation is one ``BEGIN IMMEDIATE`` transaction over `quotaguard.core.ledger.Ledger`, so the
+rules are the ones of the memory backend. WAL mode keeps the file sound when a process is killed in
+the middle. All processes share this host's clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from math import isfinite
+from pathlib import Path
+from urllib.parse import parse_qs, unquote
+
+from ..clock import Clock, SystemClock
+from ..core import bucket
+from ..core.ledger import Held, Key, Ledger, State
+from ..core.ops import Answer, Op, Park, Peek, Queued, Refusal, Release, Renew, Reserve, Settle
+from ..errors import BackendError, ConfigurationError
+from ..limits import Limit
+from . import records
+
+REMEMBERED = 86_400.0
+"""Seconds that a closed reservation's id is remembered, so that repeating changes nothing."""
+SHORTEST_POLL, LONGEST_POLL = 0.02, 1.0
+"""Seconds between two looks of somebody in line, growing with the time it stands: within a process
+the bell is rung, but nobody can ring across processes through a file."""
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS bucket (
+    owner TEXT, "limit" TEXT, drained REAL NOT NULL, at REAL NOT NULL, full_at REAL NOT NULL,
+    PRIMARY KEY (owner, "limit")
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS full_buckets ON bucket (full_at);
+CREATE TABLE IF NOT EXISTS reservation (
+    id TEXT PRIMARY KEY, status TEXT NOT NULL, ends REAL NOT NULL, body TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS ending ON reservation (status, ends);
+"""
+
+
+class SQLiteBackend:
+    """A `quotaguard.backends.Backend` over one SQLite file.
+
+    Args:
+        path: the file; it and its folder's journal files must be writable. Not a network drive:
+            SQLite's locks do not hold there.
+        timeout: seconds to wait for other processes' transactions before `BackendError`.
+        clock: where "now" comes from; every process must be given the same.
+    """
+
+    def __init__(
+        self, path: str | Path, *, timeout: float = 5.0, clock: Clock | None = None
+    ) -> None:
+        if str(path) in ("", ":memory:"):
+            raise ConfigurationError(
+                f"the sqlite backend needs a file, not {str(path)!r}; 'memory://' is the backend "
+                "that keeps nothing"
+            )
+        self._path = str(path)
+        self._timeout = timeout
+        self._clock = clock or SystemClock()
+        self._lock = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
+        self._bells: set[Callable[[], None]] = set()
+        self._seen: dict[str, tuple[int, int]] = {}
+        """What the file's version was when somebody was told to stand in line."""
+        with self._lock, self._failing():
+            self._open()
+        _backends.add(self)
+
+    @classmethod
+    def from_url(cls, url: str, clock: Clock | None = None) -> SQLiteBackend:
+        """The backend of ``sqlite:///relative.db``, ``sqlite:////absolute.db``, with
+        ``?timeout=seconds`` if 5 are not right.
+
+        Raises:
+            ConfigurationError: the URL is not of that form.
+        """
+        rest, _, query = url.partition("?")
+        path = unquote(rest.removeprefix("sqlite:///"))
+        options = parse_qs(query)
+        if not path or path == rest or set(options) - {"timeout"}:
+            raise ConfigurationError(
+                f"cannot read {url!r}; a file of this folder is 'sqlite:///quota.db', an absolute "
+                "path 'sqlite:////var/lib/quota.db', the only option '?timeout=5'"
+            )
+        try:
+            timeout = float(options.get("timeout", ["5"])[0])
+        except ValueError as error:
+            raise ConfigurationError(f"timeout in {url!r} is a number of seconds") from error
+        return cls(path, timeout=timeout, clock=clock)
+
+    def execute(self, op: Op) -> Answer:
+        """Carry out one operation; `Park` blocks until the file has changed."""
+        if not isinstance(op, Park):
+            return self._carry_out(op)
+        bell = threading.Event()
+        with self._listening(bell.set):
+            seen = self._seen.pop(op.id, None)
+            for pause in self._pauses(op.seconds):
+                if self._version() != seen:
+                    break
+                self._clock.wait(bell, pause)
+        return None
+
+    async def aexecute(self, op: Op) -> Answer:
+        """The same in a worker thread: a transaction waits for those of other processes."""
+        if not isinstance(op, Park):
+            return await asyncio.to_thread(self._carry_out, op)
+        bell = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        with self._listening(lambda: _call_soon(loop, bell)):
+            seen = self._seen.pop(op.id, None)
+            for pause in self._pauses(op.seconds):
+                if await asyncio.to_thread(self._version) != seen:
+                    break
+                await self._clock.wait_async(bell, pause)
+        return None
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+            self._connection = None
+
+    @contextmanager
+    def _listening(self, ring: Callable[[], None]) -> Iterator[None]:
+        self._bells.add(ring)
+        try:
+            yield
+        finally:
+            self._bells.discard(ring)
+
+    def _pauses(self, seconds: float) -> Iterator[float]:
+        """How long to sleep between the looks of one `Park`."""
+        began = self._clock.now()
+        while (stood := self._clock.now() - began) < seconds:
+            yield min(max(SHORTEST_POLL, stood / 10), LONGEST_POLL, seconds - stood)
+
+    def _version(self) -> tuple[int, int]:
+        """What changes when somebody has written: another process, or this one."""
+        with self._lock, self._failing():
+            return _version(self._open())
+
+    def _carry_out(self, op: Op) -> Answer:
+        with self._transaction() as connection:
+            before = connection.total_changes
+            answer = self._transact(op, connection)
+            if isinstance(answer, Queued):
+                self._seen[op.id] = _version(connection)  # type: ignore[union-attr]
+            elif isinstance(op, (Reserve, Release)):
+                self._seen.pop(op.id, None)
+            changed = connection.total_changes != before
+        for ring in list(self._bells) if changed else ():
+            ring()
+        return answer
+
+    def _transact(self, op: Op, connection: sqlite3.Connection) -> Answer:
+        now = self._clock.now()
+        store = _Store(connection, now)
+        ledger = Ledger(store)
+        ledger.expire(now)
+        if type(op) is Reserve:
+            store.sweep()
+            answer = ledger.reserve(op, now)
+            if isinstance(answer, Refusal):
+                wait = answer.wait()
+                if 0.0 < op.patience >= wait and isfinite(wait):
+                    return Queued(answer, min(wait, store.next_expiry() - now))
+            elif op.instead_of is not None:
+                store.keep_changed(op.instead_of)
+            return answer
+        if type(op) is Settle:
+            return ledger.settle(op, now)
+        if type(op) is Renew:
+            return ledger.renew(op, now)
+        if type(op) is Release:
+            ledger.release(op.id, now)
+            return None
+        if type(op) is Peek:
+            return ledger.peek(op, now)
+        raise TypeError(f"the sqlite backend does not know the operation {op!r}")
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._lock, self._failing():
+            connection = self._open()
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def _failing(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise BackendError(f"the ledger in {self._path}: {error}") from error
+
+    def _open(self) -> sqlite3.Connection:
+        if self._connection is None:
+            connection = sqlite3.connect(
+                self._path, self._timeout, isolation_level=None, check_same_thread=False
+            )
+            try:
+                self._prepare(connection)
+            except BaseException:
+                connection.close()
+                raise
+            self._connection = connection
+        return self._connection
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        deadline = time.monotonic() + self._timeout
+        while True:
+            try:
+                connection.execute("PRAGMA journal_mode = WAL")
+                break
+            except sqlite3.OperationalError:
+                # Changing the mode does not wait for others by itself, as a transaction does.
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.executescript(_SCHEMA)
+
+    def _after_fork(self) -> None:
+        """A connection must not be used, nor closed, in a child: it is left alone."""
+        self._lock = threading.Lock()
+        self._bells = set()
+        if self._connection is not None:
+            _inherited.append(self._connection)
+            self._connection = None
+
+    def __repr__(self) -> str:
+        return f"<SQLiteBackend {self._path}>"
+
+
+class _Store:
+    """`quotaguard.core.ledger.Store` over the tables, within one transaction."""
+
+    def __init__(self, connection: sqlite3.Connection, now: float) -> None:
+        self._run = connection.execute
+        self._now = now
+        self._loaded: dict[str, Held] = {}
+
+    def bucket(self, key: Key) -> State | None:
+        found: State | None = self._run(
+            'SELECT drained, at FROM bucket WHERE owner = ? AND "limit" = ?',
+            (records.owner_text(key[0]), key[1]),
+        ).fetchone()
+        return found
+
+    def put(self, key: Key, limit: Limit, state: State) -> None:
+        drained, at = state
+        name = (records.owner_text(key[0]), key[1])
+        if drained <= 0.0:
+            self._run('DELETE FROM bucket WHERE owner = ? AND "limit" = ?', name)
+            return
+        full_at = at + bucket.full_in(limit, drained, at, at)
+        self._run("REPLACE INTO bucket VALUES (?, ?, ?, ?, ?)", (*name, drained, at, full_at))
+
+    def held(self, id: str) -> Held | None:
+        if id not in self._loaded:
+            row = self._run("SELECT body FROM reservation WHERE id = ?", (id,)).fetchone()
+            if row is None:
+                return None
+            self._loaded[id] = records.load(row[0])
+        return self._loaded[id]
+
+    def keep_changed(self, id: str) -> None:
+        """Write what another reservation was admitted instead of; it holds nothing now."""
+        held = self._loaded.get(id)
+        if held is not None and held.status == "open":
+            self._keep(held, held.expires)
+
+    def hold(self, held: Held, lease: float) -> None:
+        self._keep(held, held.expires)
+
+    def closed(self, held: Held) -> None:
+        self._keep(held, self._now + REMEMBERED)
+
+    def _keep(self, held: Held, ends: float) -> None:
+        self._run(
+            "REPLACE INTO reservation VALUES (?, ?, ?, ?)",
+            (held.answer.id, held.status, ends, records.dump(held)),
+        )
+
+    def due(self, now: float) -> Iterable[Held]:
+        return self._open("AND ends <= ?", now)
+
+    def next_expiry(self) -> float:
+        """When the next lease ends, infinite if none is open."""
+        (ends,) = self._run("SELECT min(ends) FROM reservation WHERE status = 'open'").fetchone()
+        return float("inf") if ends is None else float(ends)
+
+    def open_on(self, key: Key) -> float:
+        return sum(
+            charged
+            for held in self._open()
+            for charge, charged in zip(held.charges, held.charged, strict=True)
+            if (charge.owner, charge.limit.id) == key
+        )
+
+    def sweep(self) -> None:
+        """Forget what is full, and what was closed long ago."""
+        self._run("DELETE FROM bucket WHERE full_at <= ?", (self._now,))
+        for status in ("settled", "expired"):
+            self._run("DELETE FROM reservation WHERE status = ? AND ends <= ?", (status, self._now))
+
+    def _open(self, which: str = "", *values: float) -> list[Held]:
+        rows = self._run(f"SELECT body FROM reservation WHERE status = 'open' {which}", values)  # noqa: S608
+        return [records.load(body) for (body,) in rows.fetchall()]
+
+
+_backends: weakref.WeakSet[SQLiteBackend] = weakref.WeakSet()
+_inherited: list[sqlite3.Connection] = []
+
+
+def _after_fork() -> None:
+    for backend in list(_backends):
+        backend._after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def _version(connection: sqlite3.Connection) -> tuple[int, int]:
+    (others,) = connection.execute("PRAGMA data_version").fetchone()
+    return int(others), connection.total_changes
+
+
+def _call_soon(loop: asyncio.AbstractEventLoop, bell: asyncio.Event) -> None:
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(bell.set)
