@@ -1,0 +1,179 @@
+"""The documentation: its code runs and prints what it says, its links lead somewhere, and what it
+says of the code is so.
+
+A fence of Python is run with those above it on the page. One that is followed by a fence named
+``output`` must print that. `provider` is a `FakeProvider`, and the SDKs' environment variables
+point to it. What can't be run here has ``<!-- not run: the reason -->`` before it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import io
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import pairwise, zip_longest
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import quotaguard
+import quotaguard.events
+import quotaguard.testing
+from quotaguard.testing import FakeProvider
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+_FENCE = re.compile(r"(?P<indent>\s*)(?P<fence>`{3,})(?P<language>[^\s`]*)[^`]*$")
+_NOT_RUN = re.compile(r"<!-- not run: \S.* -->")
+_LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+_HEADING = re.compile(r"^#+ +(.+?)\s*$", re.MULTILINE)
+
+
+class Block(NamedTuple):
+    """A fence of code: where its first line is, and what stands before it."""
+
+    language: str
+    line: int
+    text: str
+    before: str
+
+
+def page_id(page: Path) -> str:
+    """A page's name in test ids."""
+    return page.relative_to(ROOT).as_posix()
+
+
+def blocks(page: Path) -> list[Block]:
+    """The fences of a page, in their order."""
+    found: list[Block] = []
+    lines = page.read_text(encoding="utf-8").splitlines()
+    before, at = "", 0
+    while at < len(lines):
+        opened = _FENCE.match(lines[at])
+        if opened is None:
+            before = lines[at].strip() or before
+            at += 1
+            continue
+        end = at + 1
+        while lines[end].strip() != opened["fence"]:
+            end += 1
+        text = [line.removeprefix(opened["indent"]) for line in lines[at + 1 : end]]
+        found.append(Block(opened["language"], at + 1, "\n".join(text) + "\n", before))
+        before, at = "", end + 1
+    return found
+
+
+def prose(page: Path) -> str:
+    """A page without its code, fenced or in the line."""
+    text = re.sub(r"^(\s*)(`{3,}).*?^\s*\2$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    return re.sub(r"`[^`\n]*`", "", text)
+
+
+def anchors(page: Path) -> set[str]:
+    """What a link to a heading of the page may say behind its #, by GitHub's rule."""
+    headings = _HEADING.findall(page.read_text(encoding="utf-8"))
+    return {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
+
+
+@pytest.fixture
+def provider(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeProvider]:
+    """The provider that the pages' code meets, and a folder of its own for that code."""
+    with FakeProvider() as provider:
+        monkeypatch.setenv("OPENAI_BASE_URL", provider.openai_url)
+        monkeypatch.setenv("OPENAI_API_KEY", "none needed")
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", provider.anthropic_url)
+        monkeypatch.setenv("ANTHROPIC_API_KEY", "none needed")
+        monkeypatch.chdir(tmp_path)
+        yield provider
+
+
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # pages do not close clients
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_the_code_of_a_page_runs(page: Path, provider: FakeProvider) -> None:
+    """A reader who copies a page's examples gets what the page says they give."""
+    names: dict[str, object] = {"__name__": "page", "provider": provider}
+    found = blocks(page)
+    for block, following in zip_longest(found, found[1:]):
+        if block.language != "python" or _NOT_RUN.fullmatch(block.before):
+            continue
+        printed = io.StringIO()
+        code = compile("\n" * block.line + block.text, str(page), "exec")
+        with contextlib.redirect_stdout(printed):
+            exec(code, names)
+        if following is not None and following.language == "output":
+            assert printed.getvalue() == following.text, f"line {block.line}"
+    names.clear()
+    gc.collect()  # the sockets of the oldest SDKs' clients, while it is no error
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_an_output_belongs_to_code_that_is_run(page: Path) -> None:
+    """What is shown as output was printed by the fence right before it."""
+    found = blocks(page)
+    for block, following in pairwise(found):
+        if following.language == "output":
+            assert block.language == "python", f"line {following.line}"
+            assert not _NOT_RUN.fullmatch(block.before), f"line {following.line}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_links_lead_somewhere(page: Path) -> None:
+    """Files and headings that a page links to are there."""
+    for target in _LINK.findall(prose(page)):
+        if re.match(r"https?://|mailto:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        there = (page.parent / path).resolve() if path else page
+        assert there.exists(), f"{target} is not there"
+        if anchor:
+            assert anchor in anchors(there), f"{target}: no such heading"
+
+
+def test_the_readme_is_a_front_door() -> None:
+    """One or two screens; all else is behind links."""
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 110
+
+
+def test_the_table_of_endpoints_is_that_of_the_code() -> None:
+    """Nobody has to read the source to know what is metered, and why something is not."""
+    tool = [sys.executable, str(ROOT / "tools" / "metered.py"), "--check"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    checked = subprocess.run(tool, check=False, capture_output=True, text=True, timeout=60, env=env)
+    assert checked.returncode == 0, checked.stderr
+
+
+def events() -> list[str]:
+    """The names of all events."""
+    return [event.__name__ for event in quotaguard.events.Event.__subclasses__()]
+
+
+def documented() -> list[str]:
+    """The names that the reference pages have Sphinx write about."""
+    pattern = re.compile(r"^\.\. auto\w+:: ([\w.]+)", re.MULTILINE)
+    pages = sorted((ROOT / "docs" / "reference").glob("*.md"))
+    return [name for page in pages for name in pattern.findall(page.read_text())]
+
+
+def test_the_reference_leaves_no_public_name_out() -> None:
+    """What can be imported from the public modules has a place in the reference, and only one."""
+    public = {f"quotaguard.{name}" for name in quotaguard.__all__ if name != "__version__"}
+    public |= {f"quotaguard.testing.{name}" for name in quotaguard.testing.__all__}
+    public |= {f"quotaguard.events.{name}" for name in (*events(), "Event", "Hook")}
+    found = documented()
+    assert sorted(found) == sorted(set(found))
+    assert public - set(found) == set()
+
+
+def test_the_reference_names_what_there_is() -> None:
+    """A page about a name that is gone would break the build of the documentation."""
+    for name in documented():
+        module, _, attribute = name.rpartition(".")
+        if name in sys.modules:
+            continue
+        assert hasattr(sys.modules[module], attribute), name
