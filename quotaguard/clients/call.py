@@ -19,13 +19,10 @@ from ..guard import Guard
 from ..identity import Identity
 from ..providers import Provider, Route, field, usage_of
 from ..usage import Usage
-from .streams import Meter, MeteredBody
+from .frames import parsed
+from .streams import Meter, look_later, metered_body
 
 log = logging.getLogger("quotaguard")
-
-
-BACKGROUND = 10_000
-"""Background responses of a guard that are remembered; the leases of older ones run out."""
 
 
 class Sdk(Protocol):
@@ -151,35 +148,35 @@ class Call(NamedTuple):
         receipts.enter(http, lease)
         body = _already_read(http)
         if body is not None and not self.streaming:
-            return self._answered(lease, _json(body))
+            return self._answered(lease, parsed(body))
         meter = Meter(
             self.guard,
             lease,
             self.sdk.provider,
             self.route.endpoint,
-            http.headers,
+            http,
+            partial(self._answered, lease),
             streaming=self.streaming,
             hiding=self.hiding,
+            response=self.route.response,
         )
         if body is None:
-            http.stream = MeteredBody(http.stream, meter)
+            http.stream = metered_body(http.stream, meter)
             return None
         shown = meter.take(body) + meter.rest()
         if shown != body:
             http._content = shown
-        return meter.outcome(complete=True)
+        return meter.ending(complete=True)
 
     def _answered(self, lease: Lease, answer: Any) -> Outcome | None:
         """The outcome of a whole answer."""
         used = usage_of(answer)
         if used is not None:
             return Outcome(used._replace(requests=max(1, lease.attempts)), reported=True)
-        status = field(answer, "status")
+        status, id = field(answer, "status"), field(answer, "id")
         if self.route.endpoint == "responses" and status in ("queued", "in_progress"):
             # It runs in the background: a later look at it will say what it used.
-            self.guard.background[field(answer, "id")] = lease
-            while len(self.guard.background) > BACKGROUND:
-                del self.guard.background[next(iter(self.guard.background))]
+            look_later(self.guard, str(id), lease)
             return None
         if self.route.endpoint == "responses" and status in ("cancelled", "failed"):
             return Outcome(lease.demand.keep._replace(requests=max(1, lease.attempts)))
@@ -232,7 +229,7 @@ def _body(options: Any) -> dict[str, Any]:
     """The JSON body that will be sent, as far as it can be told; empty if it can't."""
     for raw in (getattr(options, "content", None), options.json_data):
         if isinstance(raw, (bytes, bytearray)):
-            found = _json(bytes(raw))
+            found = parsed(bytes(raw))
             return found if isinstance(found, dict) else {}
     body = dict(options.json_data) if isinstance(options.json_data, Mapping) else {}
     if isinstance(options.extra_json, Mapping):
@@ -245,7 +242,7 @@ def _put(options: Any, changes: Mapping[str, Any]) -> None:
     for place in ("content", "json_data"):
         raw = getattr(options, place, None)
         if isinstance(raw, (bytes, bytearray)):
-            found = _json(bytes(raw))
+            found = parsed(bytes(raw))
             if isinstance(found, dict):
                 setattr(options, place, json.dumps({**found, **changes}).encode())
             return
@@ -253,13 +250,6 @@ def _put(options: Any, changes: Mapping[str, Any]) -> None:
         options.json_data = {**options.json_data, **changes}
     if isinstance(options.extra_json, Mapping):  # it is merged over the body
         options.extra_json = {**options.extra_json, **changes}
-
-
-def _json(text: bytes) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return None
 
 
 def _http_response(result: Any) -> Any:
@@ -275,5 +265,5 @@ def _already_read(http: Any) -> bytes | None:
     """The body if it was read, None if it is still to come."""
     try:
         return bytes(http.content)
-    except Exception:  # httpx.ResponseNotRead, of whichever httpx the SDK uses
+    except Exception:  # noqa: BLE001 -- httpx.ResponseNotRead, of whichever httpx the SDK uses
         return None

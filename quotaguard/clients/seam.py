@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import inspect
 from collections.abc import Mapping
 from contextvars import ContextVar
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 from ..config import default_guard, private_guard
@@ -94,39 +94,33 @@ def _count_attempt() -> None:
 
 
 def _signed(ours: Any, theirs: Any) -> Any:
-    """Our function with the SDK's signature and documentation, and our arguments behind."""
+    """Our function with the SDK's signature and documentation: the stubs tell of our arguments, and
+    who compares signatures (the SDKs' own tests do) finds the SDK's.
+    """
 
     @functools.wraps(theirs)
     def function(*args: Any, **kwargs: Any) -> Any:
         return ours(*args, **kwargs)
 
-    signature = inspect.signature(theirs)
-    extra = [
-        inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=None)
-        for key in QUOTA_ARGUMENTS
-    ]
-    parameters = list(signature.parameters.values())
-    at = len(parameters) - any(p.kind is p.VAR_KEYWORD for p in parameters)
-    function.__signature__ = signature.replace(  # type: ignore[attr-defined]
-        parameters=[*parameters[:at], *extra, *parameters[at:]]
-    )
     return function
 
 
-def _take_over(client: Any, binding: Binding) -> None:
-    """Make a client, built by the SDK's own class, a guarded one."""
+def _take_over(client: Any, former: Any, binding: Binding) -> None:
+    """Make a client, built by the SDK's own class as ``former``, a guarded one."""
     client._quotaguard = binding
-    _rebuild_resources(client)
+    _rebuild_resources(client, former)
     if hasattr(client, "_build_middleware_chain"):  # its closures hold the one that built it
         client._middleware_chain = client._build_middleware_chain()
     if binding.guard.strict:
         _close_sockets(client)
 
 
-def _rebuild_resources(client: Any) -> None:
+def _rebuild_resources(client: Any, former: Any) -> None:
     """Resources hold the client they were made by. Recent SDKs make them when they are asked for,
     older ones at once.
     """
+    if client is former:
+        return
     cached = {
         key
         for each in type(client).__mro__
@@ -135,7 +129,7 @@ def _rebuild_resources(client: Any) -> None:
     }
     wrappers = {}
     for key, value in list(vars(client).items()):
-        if key in cached:
+        if key in cached and _holds(value, former):
             del client.__dict__[key]
         elif type(value).__name__.endswith(("WithRawResponse", "WithStreamedResponse")):
             wrappers[key] = type(value)
@@ -145,17 +139,23 @@ def _rebuild_resources(client: Any) -> None:
         setattr(client, key, wrapper(client))
 
 
+def _holds(value: object, client: object) -> bool:
+    return any(part is client for part in getattr(value, "__dict__", {}).values())
+
+
 def _close_sockets(client: Any) -> None:
     """Strict: what a web socket spends cannot be metered, so it may not be opened."""
 
-    def connect(*args: Any, **kwargs: Any) -> Any:
+    def connect(*_: Any, **__: Any) -> Any:
         raise UnmeteredEndpoint("what a web socket spends cannot be metered; the guard is strict")
 
-    for holder in (client, getattr(client, "beta", None)):
-        for resource in ("realtime", "responses", "live"):
-            found = getattr(holder, resource, None)
-            if hasattr(found, "connect"):
-                found.connect = connect  # type: ignore[union-attr]
+    for path in client._quotaguard_sdk.provider.sockets:
+        try:
+            resource = attrgetter(path)(client)
+        except AttributeError:  # this version of the SDK has no such resource
+            continue
+        if hasattr(resource, "connect"):
+            resource.connect = connect
 
 
 class _Seam:
@@ -174,11 +174,13 @@ class _Seam:
             quota = {key: kwargs.pop(key, None) for key in QUOTA_ARGUMENTS}
             binding = bind(quota)
             base = _stands_for(type(self))
+            former = self
             if base is None:
                 super().__init__(*args, **kwargs)
             else:
-                base.__init__(_plain(self, base), *args, **kwargs)
-            _take_over(self, binding)
+                former = _plain(self, base)
+                base.__init__(former, *args, **kwargs)
+            _take_over(self, former, binding)
 
         def copy(self, *args, **kwargs):
             """The SDK's ``copy``: a new client with the same options, but for those given here.
@@ -191,7 +193,7 @@ class _Seam:
             if base is not None:
                 return twin(_plain(self, base).copy(*args, **kwargs), type(self), binding)
             copied = super().copy(*args, **kwargs)
-            _take_over(copied, binding)
+            _take_over(copied, copied, binding)
             return copied
 
         with_options = copy
@@ -234,7 +236,7 @@ class SyncSeam(_Seam):
                 lease = call.resumed or guard.run(call.admission())
             except (QuotaExceeded, ModelNotAllowed) as error:
                 raise call.refusal(error) from error
-            token = _in_flight.set(lease)
+            token = _in_flight.set(None if call.resumed else lease)
             try:
                 result = super().request(cast_to, call.admitted(lease), *args, **kwargs)
             except BaseException as error:
@@ -272,7 +274,7 @@ class AsyncSeam(_Seam):
                 lease = call.resumed or await guard.arun(call.admission())
             except (QuotaExceeded, ModelNotAllowed) as error:
                 raise call.refusal(error) from error
-            token = _in_flight.set(lease)
+            token = _in_flight.set(None if call.resumed else lease)
             try:
                 result = await super().request(cast_to, call.admitted(lease), *args, **kwargs)
             except BaseException as error:
@@ -312,5 +314,5 @@ def twin(client: Any, cls: type, binding: Binding) -> Any:
     """An instance of a guarded class with the settings and connections of ``client``."""
     made: Any = object.__new__(cls)
     made.__dict__.update(vars(client))
-    _take_over(made, binding)
+    _take_over(made, client, binding)
     return made

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
-
 from urllib.parse import urlsplit
 
 from ..usage import Usage
 
 Kind: TypeAlias = Literal["metered", "unmetered", "later", "free"]
 """metered: counted before and settled after; unmetered: it generates, and so spends, but does not
-say how much; later: it tells what a metered background call used; free: it generates nothing."""
+say how much, or no table knows it; later: it tells what a metered background call used; free: it
+generates nothing."""
 
 
 class Route(NamedTuple):
@@ -40,6 +41,11 @@ class Tally(Protocol):
         ...
 
     @property
+    def background(self) -> str | None:
+        """The id of the response, where it goes on should its reader leave."""
+        ...
+
+    @property
     def malformed(self) -> bool:
         """Whether usage was said, but not in a way that can be read."""
         ...
@@ -50,12 +56,16 @@ class Tally(Protocol):
 
     def cut_off(self, count: Any) -> tuple[int | None, int]:
         """For a stream that ended early: input tokens if the provider said them, and the output
-        tokens that were delivered; ``count`` counts a text's tokens."""
+        tokens that were delivered; ``count`` counts a text's tokens.
+        """
         ...
 
 
 class Provider(Protocol):
     """What the seam asks of a provider."""
+
+    sockets: tuple[str, ...]
+    """Dotted names of the SDK's resources that open web sockets."""
 
     def route(self, method: str, url: str) -> Route:
         """What a request is; the URL may be a path, and may have a base path and a query."""
@@ -77,6 +87,21 @@ class Provider(Protocol):
 def path_of(url: str) -> str:
     """The path of a URL or of a path that may have a query, with a slash before and none behind."""
     return "/" + urlsplit(url).path.strip("/")
+
+
+def patterns(paths: Iterable[str]) -> tuple[re.Pattern[str], ...]:
+    """Patterns for paths below any base path: ``{}`` is one part, ``/**`` at the end all below."""
+    return tuple(
+        re.compile(
+            ".*?" + re.escape(path).replace(r"/\*\*", "(?:/.*)?").replace(r"\{\}", "([^/]+)")
+        )
+        for path in paths
+    )
+
+
+def is_in(table: Iterable[re.Pattern[str]], path: str) -> bool:
+    """Whether a table has the path."""
+    return any(pattern.fullmatch(path) for pattern in table)
 
 
 def usage_of(response: object) -> Usage | None:

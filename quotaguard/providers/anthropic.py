@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import unquote
 
 from ..usage import Usage
-from . import Route, field, path_of, usage_of
+from . import Route, field, is_in, path_of, patterns, usage_of
 
 METERED: Mapping[str, str] = {
     "/v1/messages": "messages",
@@ -21,7 +20,9 @@ METERED: Mapping[str, str] = {
 """POST paths that are metered -> the endpoint's name."""
 
 UNMETERED: Mapping[str, str] = {
+    "/v1/deployments": "runs later, on the server; its usage is not in the answer",
     "/v1/deployments/{}/run": "runs on the server; its usage is not in the answer",
+    "/v1/deployments/{}/unpause": "runs later, on the server; its usage is not in the answer",
     "/v1/dreams": "runs on the server; its usage is not in the answer",
     "/v1/messages/batches": "spends later, on the server",
     "/v1/sessions": "runs on the server; its usage is not in the answer",
@@ -30,11 +31,37 @@ UNMETERED: Mapping[str, str] = {
 }
 """POST paths that spend without telling how much in a way we can meter -> why."""
 
-SOCKETS: tuple[str, ...] = ()
+FREE: tuple[str, ...] = (
+    "/v1/agents",
+    "/v1/agents/{}",
+    "/v1/agents/{}/archive",
+    "/v1/deployments/{}",
+    "/v1/deployments/{}/archive",
+    "/v1/deployments/{}/pause",
+    "/v1/dreams/{}/archive",
+    "/v1/dreams/{}/cancel",
+    "/v1/environments/**",
+    "/v1/files",
+    "/v1/memory_stores/**",
+    "/v1/messages/batches/{}/cancel",
+    "/v1/messages/count_tokens",
+    "/v1/organizations/**",
+    "/v1/sessions/{}/archive",
+    "/v1/sessions/{}/resources",
+    "/v1/sessions/{}/resources/{}",
+    "/v1/sessions/{}/threads/{}/archive",
+    "/v1/skills/**",
+    "/v1/tunnels/**",
+    "/v1/user_profiles/**",
+    "/v1/vaults/**",
+)
+"""POST paths that generate nothing; ``**`` is all below. What no table knows may well spend."""
 
 
 class AnthropicProvider:
     """The Messages API as `quotaguard.providers.Provider`."""
+
+    sockets: tuple[str, ...] = ()
 
     def route(self, method: str, url: str) -> Route:
         """What a request to that path is."""
@@ -47,8 +74,8 @@ class AnthropicProvider:
                 if model == "count-tokens":  # how Vertex spells count_tokens
                     return Route("free")
                 return Route("metered", endpoint, model)
-        unmetered = any(pattern.fullmatch(path) for pattern in _UNMETERED)
-        return Route("unmetered" if unmetered else "free")
+        free = is_in(_FREE, path) and not is_in(_UNMETERED, path)
+        return Route("free" if free else "unmetered")
 
     def asks_for_usage(self, endpoint: str, body: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """Every stream says its usage."""
@@ -75,6 +102,7 @@ class AnthropicTally:
         self._last: dict[str, Any] = {}
         self._texts: list[str] = []
         self._final = False
+        self.background = None
         self.over = False
         self.malformed = False
 
@@ -114,9 +142,6 @@ class AnthropicTally:
         return said, count("".join(self._texts))
 
 
-def _pattern(path: str) -> re.Pattern[str]:
-    return re.compile(r".*?" + re.escape(path).replace(r"\{\}", r"([^/]+)"))
-
-
-_METERED = tuple((_pattern(path), endpoint) for path, endpoint in METERED.items())
-_UNMETERED = tuple(_pattern(path) for path in UNMETERED)
+_METERED = tuple(zip(patterns(METERED), METERED.values(), strict=True))
+_UNMETERED = patterns(UNMETERED)
+_FREE = patterns(FREE)

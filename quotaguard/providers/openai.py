@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from ..usage import Usage
-from . import Route, field, path_of, usage_of
+from . import Route, field, is_in, path_of, patterns, usage_of
 
 METERED: Mapping[str, str] = {
     "/chat/completions": "chat",
@@ -20,7 +20,9 @@ METERED: Mapping[str, str] = {
 """POST paths that are metered -> the endpoint's name."""
 
 UNMETERED: Mapping[str, str] = {
+    "/agents/automations": "runs later, on the server; its usage is not in the answer",
     "/agents/automations/{}/invocations": "runs on the server; its usage is not in the answer",
+    "/agents/automations/{}/resume": "runs later, on the server; its usage is not in the answer",
     "/agents/sessions": "runs on the server; its usage is not in the answer",
     "/agents/sessions/{}": "runs on the server; its usage is not in the answer",
     "/agents/sessions/{}/events": "runs on the server; its usage is not in the answer",
@@ -28,10 +30,12 @@ UNMETERED: Mapping[str, str] = {
     "/audio/transcriptions": "billed by audio or tokens, not counted before the call",
     "/audio/translations": "billed by audio",
     "/batches": "spends later, on the server",
+    "/chatkit/sessions": "spends between a browser and the server",
     "/decisions": "its answer does not say what it used",
     "/evals/{}/runs": "spends later, on the server",
     "/fine_tuning/alpha/graders/run": "its usage is not counted before the call",
     "/fine_tuning/jobs": "spends later, on the server",
+    "/fine_tuning/jobs/{}/resume": "spends later, on the server",
     "/images/edits": "billed by image",
     "/images/generations": "billed by image",
     "/images/variations": "billed by image",
@@ -55,7 +59,71 @@ UNMETERED: Mapping[str, str] = {
 }
 """POST paths that spend without telling how much in a way we can meter -> why."""
 
-SOCKETS = ("realtime", "responses", "live")
+FREE: tuple[str, ...] = (
+    "/agents",
+    "/agents/{}",
+    "/agents/automations/{}",
+    "/agents/automations/{}/pause",
+    "/agents/environments",
+    "/agents/environments/{}/files",
+    "/agents/environments/templates",
+    "/agents/environments/templates/{}",
+    "/assistants",
+    "/assistants/{}",
+    "/audio/voice_consents",
+    "/audio/voice_consents/{}",
+    "/audio/voices",
+    "/batches/{}/cancel",
+    "/chat/completions/{}",
+    "/chatkit/sessions/{}/cancel",
+    "/containers/**",
+    "/content_provenance_checks",
+    "/conversations",
+    "/conversations/{}",
+    "/conversations/{}/items",
+    "/evals",
+    "/evals/{}",
+    "/evals/{}/runs/{}/cancel",
+    "/files",
+    "/fine_tuning/alpha/graders/validate",
+    "/fine_tuning/checkpoints/{}/permissions",
+    "/fine_tuning/jobs/{}/cancel",
+    "/fine_tuning/jobs/{}/pause",
+    "/live/sessions/{}/hangup",
+    "/live/sessions/{}/refer",
+    "/live/sessions/{}/reject",
+    "/moderations",
+    "/organization/**",
+    "/projects/**",
+    "/realtime/calls/{}/hangup",
+    "/realtime/calls/{}/refer",
+    "/realtime/calls/{}/reject",
+    "/responses/{}/cancel",
+    "/responses/input_tokens",
+    "/skills/**",
+    "/threads",
+    "/threads/{}",
+    "/threads/{}/messages",
+    "/threads/{}/messages/{}",
+    "/threads/{}/runs/{}",
+    "/threads/{}/runs/{}/cancel",
+    "/uploads/**",
+    "/vaults/**",
+    "/vector_stores/**",
+    "/webhook_endpoints/**",
+)
+"""POST paths that generate nothing; ``**`` is all below. What no table knows may well spend."""
+
+SOCKETS: tuple[str, ...] = (
+    "beta.realtime",
+    "beta.responses",
+    "live",
+    "live.forks",
+    "live.sideband",
+    "realtime",
+    "realtime.translations",
+    "responses",
+)
 """Resources whose ``connect`` opens a web socket, past every request."""
 
 _DEPLOYMENT = re.compile(r".*/deployments/([^/]+)(/.*)")
@@ -64,6 +132,8 @@ _LATER = re.compile(r".*/responses/(resp[^/]*)(?:/cancel)?")
 
 class OpenAIProvider:
     """The OpenAI API as `quotaguard.providers.Provider`."""
+
+    sockets: tuple[str, ...] = SOCKETS
 
     def route(self, method: str, url: str) -> Route:
         """What a request to that path is."""
@@ -78,7 +148,8 @@ class OpenAIProvider:
         for metered, endpoint in METERED.items():
             if path.endswith(metered) and not _is_within_a_resource(path.removesuffix(metered)):
                 return Route("metered", endpoint, deployment)
-        return Route("unmetered" if _is_unmetered(path) else "free", model=deployment)
+        free = is_in(_FREE, path) and not is_in(_UNMETERED, path)
+        return Route("free" if free else "unmetered", model=deployment)
 
     def asks_for_usage(self, endpoint: str, body: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """Chat and completions streams say their usage only when asked to."""
@@ -103,11 +174,19 @@ _REASONING = re.compile(r"(o\d|gpt-([5-9]|\d\d)(?!.*chat-latest)|codex|.*reason)
 """By OpenAI's model pages, November 2026: the o-series and gpt-5 and later reason."""
 
 
+_USAGE_CHUNK = frozenset(
+    {"id", "object", "created", "model", "choices", "usage", "service_tier", "system_fingerprint"}
+    | {"obfuscation", "provider", "timings"}  # OpenAI's padding; OpenRouter's, llama.cpp's
+)
+"""What the chunk that says the usage consists of; one that says more is the caller's."""
+
+
 class OpenAITally:
     """What the events of a chat, completions or Responses stream add up to."""
 
     def __init__(self, *, hide: bool) -> None:
         self._hide = hide
+        self.background: str | None = None
         self.over = False
         self.malformed = False
         self._usage: Usage | None = None
@@ -122,7 +201,7 @@ class OpenAITally:
         if event.get("usage") is not None:
             self._usage = usage_of(event)
             self.malformed = self._usage is None
-            if self._hide and event.get("choices") == []:
+            if self._hide and event.get("choices") == [] and event.keys() <= _USAGE_CHUNK:
                 return False
         for choice in event.get("choices") or ():
             self._hear_choice(choice)
@@ -143,8 +222,11 @@ class OpenAITally:
     def _hear_response(self, kind: str, event: Mapping[str, Any]) -> None:
         if kind.endswith(".delta"):
             self._take(event.get("delta"))
-        elif kind in ("response.completed", "response.incomplete", "response.failed"):
-            response = event.get("response")
+            return
+        response = event.get("response")
+        if field(response, "background") is True:
+            self.background = str(field(response, "id"))
+        if kind in ("response.completed", "response.incomplete", "response.failed"):
             self.over = True
             if field(response, "usage") is not None:
                 self._usage = usage_of(response)
@@ -168,15 +250,8 @@ def _is_within_a_resource(prefix: str) -> bool:
     return any(part in _RESOURCES for part in prefix.split("/"))
 
 
-def _is_unmetered(path: str) -> bool:
-    return any(pattern.fullmatch(path) for pattern in _UNMETERED)
-
-
-def _pattern(path: str) -> re.Pattern[str]:
-    return re.compile(r".*?" + re.escape(path).replace(r"\{\}", r"[^/]+"))
-
-
-_UNMETERED = tuple(_pattern(path) for path in UNMETERED)
+_FREE = patterns(FREE)
+_UNMETERED = patterns(UNMETERED)
 _RESOURCES = frozenset(
     {"agents", "assistants", "audio", "batches", "chat", "containers", "conversations", "evals"}
     | {"files", "fine_tuning", "images", "realtime", "threads", "uploads", "vector_stores"}

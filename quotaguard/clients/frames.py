@@ -1,0 +1,137 @@
+"""Cutting bodies into the events that a tally listens to."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import struct
+from typing import Any, Protocol
+
+from ..providers import Tally
+
+
+class Frames(Protocol):
+    """Cuts a body into events."""
+
+    def take(self, chunk: bytes, tally: Tally) -> bytes:
+        """Tell the tally of the events that are complete; answers with what the caller is to
+        see.
+        """
+        ...
+
+    def rest(self, tally: Tally) -> bytes:
+        """Tell the tally of what is left at the end; answers with what of it the caller is to
+        see.
+        """
+        ...
+
+
+_BLANK_LINE = re.compile(rb"(?:\r\n|\n|\r(?!\n)){2}")
+_LONGEST_BLANK = 4
+
+
+class ServerSentEvents:
+    """``text/event-stream`` (https://html.spec.whatwg.org/multipage/server-sent-events.html)."""
+
+    def __init__(self, *, editing: bool) -> None:
+        self._editing = editing
+        self._buffer = bytearray()
+        self.done = False
+
+    def take(self, chunk: bytes, tally: Tally) -> bytes:
+        # Only what is new is searched: an event may be as long as the whole answer.
+        searched = max(0, len(self._buffer) - _LONGEST_BLANK)
+        self._buffer += chunk
+        shown: list[bytes] = []
+        start = 0
+        for end in [blank.end() for blank in _BLANK_LINE.finditer(self._buffer, searched)]:
+            event = bytes(self._buffer[start:end])
+            start = end
+            if self._hear(event, tally):
+                shown.append(event)
+        del self._buffer[:start]
+        return b"".join(shown) if self._editing else chunk
+
+    def _hear(self, event: bytes, tally: Tally) -> bool:
+        lines = [line[5:] for line in event.splitlines() if line.startswith(b"data:")]
+        if not lines:
+            return True
+        text = b"\n".join(lines)
+        if text.strip() == b"[DONE]":
+            self.done = True
+            return True
+        return _hear(text, tally)
+
+    def rest(self, tally: Tally) -> bytes:
+        event = bytes(self._buffer)
+        self._buffer.clear()
+        return event if self._hear(event, tally) and self._editing else b""
+
+
+class AmazonEvents:
+    """``application/vnd.amazon.eventstream``: length-prefixed frames whose payload is
+    ``{"bytes": <base64 of the event>}``
+    (https://docs.aws.amazon.com/AmazonS3/latest/API/RESTSelectObjectAppendix.html).
+    """
+
+    _PRELUDE = struct.Struct("!II4x")
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self.done = False
+
+    def take(self, chunk: bytes, tally: Tally) -> bytes:
+        data = self._buffer
+        data += chunk
+        while len(data) >= self._PRELUDE.size:
+            total, headers = self._PRELUDE.unpack_from(data)
+            if len(data) < total or total < self._PRELUDE.size + headers + 4:
+                break
+            payload = data[self._PRELUDE.size + headers : total - 4]
+            del data[:total]
+            try:
+                inner = base64.b64decode(json.loads(payload)["bytes"])
+            except (ValueError, KeyError, TypeError):
+                continue
+            _hear(inner, tally)
+        return chunk
+
+    def rest(self, tally: Tally) -> bytes:
+        return b""
+
+
+class WholeBody:
+    """A body that is one JSON document."""
+
+    done = False
+
+    def __init__(self) -> None:
+        self._chunks: list[bytes] = []
+
+    def take(self, chunk: bytes, tally: Tally) -> bytes:
+        self._chunks.append(chunk)
+        return chunk
+
+    def rest(self, tally: Tally) -> bytes:
+        return b""
+
+    def answer(self) -> Any:
+        """The document; None if it is no JSON."""
+        return parsed(b"".join(self._chunks))
+
+
+def parsed(text: bytes) -> Any:
+    """What a JSON text says; None if it is none."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _hear(text: bytes, tally: Tally) -> bool:
+    try:
+        event = json.loads(text)
+        return tally.hear(event) if isinstance(event, dict) else True
+    except Exception:  # noqa: BLE001 -- an event of a shape unknown is the caller's to deal with
+        return True
