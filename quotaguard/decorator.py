@@ -191,7 +191,7 @@ def _generate(call: _Prepared) -> Generator[Any, Any, Any]:
                 with hold.inside():
                     generator.close()
                 raise
-            except BaseException as thrown:
+            except BaseException as thrown:  # noqa: BLE001  # the generator's to handle
                 step = functools.partial(generator.throw, thrown)
             else:
                 step = functools.partial(generator.send, sent)
@@ -221,7 +221,7 @@ async def _agenerate(call: _Prepared) -> AsyncGenerator[Any, Any]:
                 with hold.inside():
                     await generator.aclose()
                 raise
-            except BaseException as thrown:
+            except BaseException as thrown:  # noqa: BLE001  # the generator's to handle
                 step = functools.partial(generator.athrow, thrown)
             else:
                 step = functools.partial(generator.asend, sent)
@@ -233,7 +233,7 @@ async def _agenerate(call: _Prepared) -> AsyncGenerator[Any, Any]:
 def _reader(value: object) -> Callable[[dict[str, Any]], Any]:
     """How to get an argument's value for a call whose arguments are given by name."""
     if not callable(value):
-        return lambda arguments: value
+        return lambda _: value
     takes = inspect.signature(value).parameters
     if any(p.kind is p.VAR_KEYWORD for p in takes.values()):
         return lambda arguments: value(**arguments)

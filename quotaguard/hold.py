@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, suppress
 from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple
@@ -35,6 +34,26 @@ def enclosing(guard: Guard) -> Lease | None:
     while frame is not None and frame.guard is not guard:
         frame = frame.outer
     return frame.lease if frame is not None else None
+
+
+class _Inside:
+    """While it lasts, guarded calls belong to a hold and act for its identity."""
+
+    __slots__ = ("_acting", "_frame", "_token")
+
+    def __init__(self, guard: Guard, lease: Lease) -> None:
+        who = lease.identity
+        self._acting = acting_as(who.user, org=who.org, tier=who.tier)
+        self._frame = _Frame(guard, lease, _running.get())
+
+    def __enter__(self) -> None:
+        self._acting.__enter__()
+        self._token = _running.set(self._frame)
+
+    def __exit__(self, *error: object) -> None:
+        with suppress(ValueError):  # left in another context than entered: nothing is to be undone
+            _running.reset(self._token)
+            self._acting.__exit__(None, None, None)
 
 
 class Hold:
@@ -74,16 +93,9 @@ class Hold:
         self.lease = lease
         return lease
 
-    @contextmanager
-    def inside(self) -> Iterator[None]:
+    def inside(self) -> AbstractContextManager[None]:
         """While it lasts, guarded calls belong to this hold and act for its identity."""
-        token = _running.set(_Frame(self.guard, self.lease, _running.get()))
-        who = self.lease.identity
-        try:
-            with acting_as(who.user, org=who.org, tier=who.tier):
-                yield
-        finally:
-            _running.reset(token)
+        return _Inside(self.guard, self.lease)
 
     def ending(self, error: BaseException | None, found: Usage | None = None) -> Plan[None] | None:
         """The plan that settles; None if nothing is left to do here and now."""
@@ -104,8 +116,8 @@ class Hold:
 
     def _entered(self, lease: Lease) -> Lease:
         self.begin(lease)
-        self._scope = ExitStack()
-        self._scope.enter_context(self.inside())
+        self._scope = self.inside()
+        self._scope.__enter__()
         return lease
 
     def __exit__(
@@ -114,7 +126,7 @@ class Hold:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._scope.close()
+        self._scope.__exit__(kind, error, trace)
         if (plan := self.ending(error)) is not None:
             self.guard.run(plan)
 
@@ -124,6 +136,6 @@ class Hold:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._scope.close()
+        self._scope.__exit__(kind, error, trace)
         if (plan := self.ending(error)) is not None:
             await self.guard.arun(plan)

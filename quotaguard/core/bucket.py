@@ -11,20 +11,30 @@ leaky bucket as a meter: https://en.wikipedia.org/wiki/Leaky_bucket#As_a_meter
 from __future__ import annotations
 
 import math
+from typing import TypeAlias
 
 from ..limits import Limit
 from ..windows import window
 
+State: TypeAlias = tuple[float, float]
+"""``drained`` and ``at``."""
+FULL: State = (0.0, 0.0)
 
-def advance(limit: Limit, drained: float, at: float, now: float) -> tuple[float, float]:
-    """The state at ``now``. A clock that steps back changes nothing until it has caught up."""
+
+def advance(limit: Limit, state: State | None, now: float) -> State:
+    """The state at ``now``; None is a full bucket. A clock that steps back changes nothing until it
+    has caught up.
+    """
+    drained, at = state or FULL
     if limit.is_window:
         start = window(limit.period, limit.tz, now)[0]  # type: ignore[arg-type]
-        return (0.0, start) if start > at else (drained, at)
+        return (drained, at) if drained > 0.0 and start <= at else (0.0, start)
+    if drained <= 0.0:
+        return 0.0, now
     if now <= at:
         return drained, at
-    level = drained - (now - at) * limit.rate
-    return (level if level > 0.0 else 0.0), now
+    drained -= (now - at) * limit.rate
+    return (drained if drained > 0.0 else 0.0), now
 
 
 def room(limit: Limit, drained: float, amount: float, least: float) -> float | None:
@@ -44,8 +54,8 @@ def room(limit: Limit, drained: float, amount: float, least: float) -> float | N
 def wait(
     limit: Limit, drained: float, at: float, least: float, now: float, ahead: float = 0.0
 ) -> float:
-    """Seconds until ``least`` fits, once those in line before it have drawn ``ahead`` and if nothing
-    else is drawn; infinite if it never will.
+    """Seconds until ``least`` fits, if those in line before it draw ``ahead`` and nobody else draws
+    anything; infinite if it never will.
     """
     if least > limit.ceiling + limit.slack:
         return math.inf

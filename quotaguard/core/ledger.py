@@ -29,9 +29,7 @@ from .ops import (
 
 Key = tuple[Owner, str]
 """A bucket: its owner and the limit's id."""
-State = tuple[float, float]
-"""Drained, at: see `quotaguard.core.bucket`."""
-FULL: State = (0.0, 0.0)
+State = bucket.State
 NOBODY_AHEAD: Mapping[Key, float] = {}
 
 
@@ -120,9 +118,10 @@ class Ledger:
             for charge in candidate.charges:
                 owner, limit, amount, least, _ = charge
                 key = (owner, limit.id)
-                drained, at = bucket.advance(limit, *(store.bucket(key) or FULL), now)
+                state = bucket.advance(limit, store.bucket(key), now)
                 if replaced is not None:
-                    drained = self._without(replaced, key, limit, drained, at)
+                    state = self._without(replaced, key, limit, state, now)
+                drained, at = state
                 before = ahead.get(key, 0.0) if ahead else 0.0
                 granted = bucket.room(limit, drained + before, amount, least)
                 if granted is None:
@@ -150,11 +149,10 @@ class Ledger:
         left: list[float] = []
         marks: list[float] = []
         for key, limit, drained, at, amount in takes:
-            drained += amount
             if amount > 0.0:
-                self._store.put(key, limit, (drained, at))
+                self._store.put(key, limit, (drained + amount, at))
             granted.append(amount)
-            left.append(limit.ceiling - drained)
+            left.append(limit.ceiling - drained - amount)
             marks.append(at)
         answer = Reservation(op.id, choice, tuple(granted), tuple(left), refused)
         held = Held(answer, candidate.charges, tuple(marks), now + op.lease)
@@ -162,12 +160,13 @@ class Ledger:
         return answer
 
     @staticmethod
-    def _without(held: Held, key: Key, limit: Limit, drained: float, at: float) -> float:
-        """A bucket's drained amount if a reservation gave back what it holds of it."""
+    def _without(held: Held, key: Key, limit: Limit, state: State, now: float) -> State:
+        """A bucket's state if a reservation gave back what it holds of it."""
+        drained, at = state
         for charge, charged, mark in zip(held.charges, held.charged, held.marks, strict=True):
             if (charge.owner, charge.limit.id) == key:
-                return bucket.correct(limit, drained, at, -charged, mark)
-        return drained
+                drained = bucket.correct(limit, drained, at, -charged, mark)
+        return bucket.advance(limit, (drained, at), now)
 
     def settle(self, op: Settle, now: float) -> Settled:
         """Replace what a reservation holds by what was used, once."""
@@ -196,13 +195,17 @@ class Ledger:
 
     def _charge(self, held: Held, amounts: tuple[float, ...], now: float) -> tuple[float, ...]:
         """Bring what the buckets are charged for a reservation to ``amounts``."""
+        if len(amounts) != len(held.charges):
+            raise ValueError(
+                f"{held.answer.id} charges {len(held.charges)} buckets, not {len(amounts)}"
+            )
         left: list[float] = []
-        for charge, amount, charged, mark in zip(
-            held.charges, amounts, held.charged, held.marks, strict=True
+        for charge, amount, charged, mark in zip(  # noqa: B905  # strict is slow, and checked above
+            held.charges, amounts, held.charged, held.marks
         ):
             limit = charge.limit
             key = (charge.owner, limit.id)
-            drained, at = bucket.advance(limit, *(self._store.bucket(key) or FULL), now)
+            drained, at = bucket.advance(limit, self._store.bucket(key), now)
             drained = bucket.correct(limit, drained, at, amount - charged, mark)
             self._store.put(key, limit, (drained, at))
             left.append(limit.ceiling - drained)
@@ -231,7 +234,7 @@ class Ledger:
         states = []
         for owner, limit in op.buckets:
             key = (owner, limit.id)
-            drained, at = bucket.advance(limit, *(self._store.bucket(key) or FULL), now)
+            drained, at = bucket.advance(limit, self._store.bucket(key), now)
             states.append(
                 BucketState(
                     owner,
