@@ -103,8 +103,8 @@ def recounts(rounds: int) -> None:
 
 
 def long_prompt(rounds: int) -> None:
-    """A prompt of 128k tokens."""
-    prompt = body(PROSE * 3_600)
+    """A prompt of about 128k tokens, no part of it like another."""
+    prompt = body("".join(f"{n}: {PROSE}" for n in range(3_000)))
 
     def first() -> None:
         memo.clear()

@@ -219,8 +219,8 @@ class Guard:
 
     async def arun(self, plan: Plan[T]) -> T:
         """Carry a plan out, awaiting."""
-        while (errand := errands.take(self._errands)) is not None:
-            await adrive(self._errand(errand), self.backend)
+        if not self._errands.empty():
+            await adrive(self._catching_up(), self.backend)
         return await adrive(plan, self.backend)
 
     def renewal(self, lease: Lease) -> Plan[None]:
@@ -343,6 +343,15 @@ class Guard:
         self.run_errands()
         self.backend.close()
 
+    async def aclose(self) -> None:
+        """`close`, from a task."""
+        await adrive(self._catching_up(), self.backend)
+        closing = getattr(self.backend, "aclose", None)
+        if closing is None:
+            self.backend.close()
+        else:
+            await closing()
+
     def abandon(self, lease: Lease, outcome: Callable[[], Outcome]) -> None:
         """Settle a lease soon, from a finalizer; the caller holds the right (`Lease.close`).
 
@@ -355,20 +364,23 @@ class Guard:
         self._errands.put(op)
 
     def run_errands(self) -> None:
-        """Carry out what finalizers and failed sends left behind; what fails again stays."""
+        """Carry out what finalizers and failed sends left behind."""
+        drive(self._catching_up(), self.backend)
+
+    def _catching_up(self) -> Plan[None]:
+        """Errands in order; what the backend fails at again stays, and what is behind it."""
         for _ in range(self._errands.qsize()):
             errand = errands.take(self._errands)
-            if errand is not None:
-                drive(self._errand(errand), self.backend)
-
-    def _errand(self, errand: _Settling | Op) -> Plan[None]:
-        if isinstance(errand, _Settling):
-            yield from self.settlement(errand.lease, errand.outcome())
-            return
-        try:
-            yield errand
-        except BackendError:
-            self._later(errand)
+            if isinstance(errand, _Settling):
+                yield from self.settlement(errand.lease, errand.outcome())
+            elif errand is not None:
+                try:
+                    yield errand
+                except BaseException as error:
+                    self._later(errand)
+                    if isinstance(error, BackendError):
+                        return
+                    raise
 
     def __repr__(self) -> str:
         return f"<Guard tiers={list(self.rules.tiers)} backend={type(self.backend).__name__}>"

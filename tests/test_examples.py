@@ -8,6 +8,7 @@ import re
 import runpy
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,10 +22,15 @@ EXAMPLES = Path(demo.__file__).parent
 NAMES = sorted(path.stem for path in EXAMPLES.glob("*.py") if path.stem != "demo")
 
 
+@pytest.fixture(autouse=True)
+def _collect_sockets() -> Iterator[None]:
+    yield
+    gc.collect()
+
+
 def shown_by(name: str, capsys: pytest.CaptureFixture[str]) -> str:
     """What an example prints when it is run as a script."""
     runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
-    gc.collect()
     return capsys.readouterr().out
 
 

@@ -34,9 +34,9 @@ def by_reason(unmetered: Mapping[str, str]) -> Iterable[tuple[str, str]]:
 def tables() -> str:
     """The generated part of the page."""
     parts: list[str] = []
-    for name, provider in (
-        ("OpenAI and Azure OpenAI", openai),
-        ("Anthropic, Bedrock and Vertex", anthropic),
+    for name, provider, sockets in (
+        ("OpenAI and Azure OpenAI", openai, openai.OpenAIProvider.sockets),
+        ("Anthropic, Bedrock and Vertex", anthropic, anthropic.AnthropicProvider.sockets),
     ):
         metered = ((f"`POST {path}`", kind) for path, kind in provider.METERED.items())
         parts += [
@@ -45,8 +45,8 @@ def tables() -> str:
             f"### {name}: passed on, not metered\n",
             table(("path (`POST`)", "because"), by_reason(provider.UNMETERED)),
         ]
-        if provider.SOCKETS:
-            opened = ", ".join(f"`{resource}.connect`" for resource in provider.SOCKETS)
+        if sockets:
+            opened = ", ".join(f"`{resource}.connect`" for resource in sockets)
             parts.append(f"Nor what goes over the web sockets that {opened} open.\n")
     return "\n".join(parts)
 

@@ -26,7 +26,6 @@ from ..core.ops import (
     Refusal,
     Release,
     Renew,
-    Reservation,
     Reserve,
     Settle,
 )
@@ -256,11 +255,15 @@ class MemoryBackend:
                 self._line.join(op, answer, now)
                 return Queued(answer, min(seconds, max(0.0, self._store.next_expiry() - now)))
         if len(self._line):
-            freed = self._line.leave(op.id)
-            if op.instead_of is not None and isinstance(answer, Reservation):
-                freed += self._keys(op.instead_of)
-            self._move_up(freed, now)
+            self._move_up(self._gone(op), now)
         return answer
+
+    def _gone(self, op: Reserve) -> list[Key]:
+        """Whoever has its answer steps out of line; answers with the buckets that may have room
+        now: those whose line moved up, and those of the outer call that it replaced.
+        """
+        outer = self._keys(op.instead_of) if op.instead_of is not None else []
+        return self._line.leave(op.id) + outer
 
     def _keys(self, id: str) -> list[Key]:
         held = self._store.held(id)
@@ -280,7 +283,7 @@ class MemoryBackend:
                 if now + answer.wait() < waiter.due:
                     waiter.ring()
             else:
-                keys.update(self._line.leave(waiter.op.id))
+                keys.update(self._gone(waiter.op))
                 waiter.ring()
 
     def _listen(self, op: Park, ring: Callable[[], None]) -> bool:

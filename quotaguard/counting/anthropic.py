@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from .body import compact_json, fields_of, get, items_of, text_of
+from .body import compact_json, fields_of, get, items_of, loose_text, text_of
 from .files import UNSEEN_TOKENS, read_file
 from .images import claude_image, image_size
 from .models import ClaudeRules
@@ -90,8 +90,10 @@ class ClaudeCounter:
                 self.content(get(block, "content"), thinking)
             elif kind.endswith("thinking"):
                 self.messages += self.thinking(block) if thinking else 0.0
-            else:
+            elif kind == "text":
                 self.messages += self.text(text_of(get(block, "text")))
+            else:
+                self.messages += self.text(loose_text(block))
 
     def call(self, block: Mapping[str, Any], first: bool) -> None:
         """One tool call, with the frame of its result."""

@@ -69,6 +69,16 @@ def text_of(value: object) -> str:
     return compact_json(value)
 
 
+_UNREAD = frozenset(
+    {"data", "encrypted_content", "file_data", "id", "result", "signature", "status", "type"}
+)
+
+
+def loose_text(fields: Mapping[str, Any]) -> str:
+    """What a part of an unknown kind says, as JSON without its kind, ids and binary data."""
+    return compact_json({key: value for key, value in fields.items() if key not in _UNREAD})
+
+
 def number(value: object) -> int | None:
     """A whole number of tokens, or None where the value is none (booleans, NaN, strings)."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):

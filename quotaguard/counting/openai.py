@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .audio import audio_tokens
-from .body import compact_json, fields_of, get, items_of, text_of
+from .body import compact_json, fields_of, get, items_of, loose_text, text_of
 from .files import UNSEEN_TOKENS, read_file
 from .images import image_size, openai_image
 from .models import OpenAIRules
@@ -64,17 +64,18 @@ class OpenAICounter:
         if isinstance(content, str):
             return content
         texts = []
-        for part in items_of(content):
+        for part in (content,) if isinstance(content, Mapping) else items_of(content):
             fields = fields_of(part)
             kind = text_of(get(fields, "type"))
-            if "image" in kind:
+            if "image" in kind or "screenshot" in kind:
                 self.image(fields)
             elif "file" in kind:
                 self.file(fields)
             elif "audio" in kind:
                 self.sound(fields)
             elif fields:
-                texts.append(text_of(get(fields, "text") or get(fields, "refusal")))
+                said = get(fields, "text") or get(fields, "refusal")
+                texts.append(text_of(said) if kind in _TEXTS or said else loose_text(fields))
             else:
                 texts.append(text_of(part))
         return "".join(texts)
@@ -141,6 +142,7 @@ class OpenAICounter:
             self.schema += self.tok(f"// {description}\n")
 
 
+_TEXTS = frozenset({"text", "input_text", "output_text", "refusal"})
 _ROLES = frozenset({"user", "assistant", "system", "developer"})
 """Roles that are one token; developer messages are shown as system messages."""
 _FILE_FRAME = 4

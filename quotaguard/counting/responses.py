@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .body import fields_of, get, items_of, text_of
+from .body import fields_of, get, items_of, loose_text, text_of
 from .models import OpenAIRules
 from .openai import OpenAICounter, arguments_text
 from .parts import Parts
@@ -80,10 +80,12 @@ class _Items:
                 self.counter.message(text_of(get(item, "role")), get(item, "content"))
             elif kind.endswith("call_output"):
                 self.output(item)
-            elif kind == "reasoning" and at > last_user:
-                self.reasoning(item)
+            elif kind == "reasoning":
+                self.counter.other += reasoning(item) if at > last_user else 0
             elif kind == "additional_tools":
                 self.added_tools(item)
+            elif kind != "item_reference":
+                self.counter.message("assistant", loose_text(item))
         self.calls(calls)
 
     def calls(self, calls: list[Mapping[str, Any]]) -> None:
@@ -115,16 +117,17 @@ class _Items:
         name = "functions." + self.called.get(key, "")
         self.counter.messages += frame + self.tok(name) + self.tok(text)
 
-    def reasoning(self, item: Mapping[str, Any]) -> None:
-        """Encrypted reasoning of the running tool loop; of earlier turns it costs nothing."""
-        size = len(text_of(get(item, "encrypted_content")))
-        self.counter.other += max(0, round(0.155 * (size - 820)))
-
     def added_tools(self, item: Mapping[str, Any]) -> None:
         functions = _functions(get(item, "tools"))
         if functions:
             overhead = self.rules.responses_added_tools
             self.counter.functions(functions, overhead, repeat_comments=False)
+
+
+def reasoning(item: Mapping[str, Any]) -> int:
+    """Encrypted reasoning of the running tool loop; of earlier turns it costs nothing."""
+    size = len(text_of(get(item, "encrypted_content")))
+    return max(0, round(0.16 * (size - 800)))
 
 
 _PRO = 1475

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 START = 1_767_225_600.0
 """2026-01-01 00:00:00 UTC, a Thursday."""
@@ -68,7 +68,12 @@ class FakeClock:
             self.advance(seconds)
             return
         loop = asyncio.get_running_loop()
-        with self._alarm(seconds, lambda: loop.call_soon_threadsafe(bell.set)):
+
+        def ring() -> None:
+            with suppress(RuntimeError):  # the loop is closed: nobody waits there any more
+                loop.call_soon_threadsafe(bell.set)
+
+        with self._alarm(seconds, ring):
             await bell.wait()
 
     @contextmanager

@@ -53,7 +53,11 @@ class RedisServer:
         self._options = options
         self._config = [str(config), "--sentinel"] if config is not None else []
         self._process: subprocess.Popen[bytes] | None = None
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
 
     @property
     def url(self) -> str:
@@ -125,7 +129,16 @@ class RedisCluster:
     """Three nodes that share the slots."""
 
     def __init__(self) -> None:
-        self.nodes = [RedisServer("--cluster-enabled", "yes") for _ in range(3)]
+        self.nodes: list[RedisServer] = []
+        try:
+            for _ in range(3):
+                self.nodes.append(RedisServer("--cluster-enabled", "yes"))
+            self._join()
+        except BaseException:
+            self.stop()
+            raise
+
+    def _join(self) -> None:
         clients = [node.client() for node in self.nodes]
         share = 16_384 // 3 + 1
         for i, client in enumerate(clients):

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import gc
+import threading
 from collections.abc import Iterator
 
+import anthropic
+import openai
 import pytest
 
 from quotaguard import Guard
 from quotaguard.testing import FakeProvider
 from tests.clients.kit import WAYS, new_guard
+from tests.clients.talk import SOURCES, Talk
+
+collect_ignore = []
+"""What the installed versions of the SDKs do not have."""
+if not hasattr(openai.OpenAI(api_key="test"), "responses"):
+    collect_ignore.append("test_background.py")
+if not hasattr(anthropic.Anthropic, "with_middleware"):
+    collect_ignore.append("test_credentials.py")
 
 
 @pytest.fixture
@@ -29,3 +41,29 @@ def way(request: pytest.FixtureRequest) -> str:
     """The kind of client: ``sync`` or ``async``."""
     found: str = request.param
     return found
+
+
+@pytest.fixture(scope="module")
+def quick_collections() -> Iterator[None]:
+    """What was there before need not be looked at: a collection takes long with two SDKs loaded."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.fixture
+def release() -> Iterator[threading.Event]:
+    """What a held stream waits for; given at the end of the test at the latest."""
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+@pytest.fixture(params=SOURCES, ids=str)
+def talk(request: pytest.FixtureRequest, way: str, provider: FakeProvider) -> Iterator[Talk]:
+    """A consumer of each kind of stream, with each kind of client."""
+    talk = Talk(way, request.param, provider)
+    yield talk
+    talk.stream = None
+    gc.collect()

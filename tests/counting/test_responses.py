@@ -86,7 +86,7 @@ def test_reasoning_counts_only_in_the_running_tool_loop(letters: Letters) -> Non
     thought = {"type": "reasoning", "encrypted_content": "A" * 2820}
 
     assert total(letters, HARMONY, input=[user, thought]) == (
-        total(letters, HARMONY, input=[user]) + 310
+        total(letters, HARMONY, input=[user]) + 323
     )
     assert total(letters, HARMONY, input=[user, thought, user]) == (
         total(letters, HARMONY, input=[user, user])
