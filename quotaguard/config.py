@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -29,6 +30,8 @@ else:
     import tomli as tomllib
 
 log = logging.getLogger("quotaguard")
+
+_one_at_a_time = threading.Lock()
 
 FILE = "quotaguard.toml"
 ANONYMOUS = "anonymous"
@@ -56,10 +59,11 @@ def default_guard() -> Guard:
         ConfigurationError: what they say is wrong; the message names the file and the key.
     """
     named = os.environ.get("QUOTAGUARD_CONFIG")
-    file = Path(named) if named else _find(Path.cwd())
+    file = Path(named).absolute() if named else _find(Path.cwd())
     limits = os.environ.get("QUOTAGUARD_LIMITS", "")
     backend = os.environ.get("QUOTAGUARD_BACKEND", "memory://")
-    return _default(file, limits, backend)
+    with _one_at_a_time:  # two guards would give out everything twice
+        return _default(file, limits, backend)
 
 
 @lru_cache(maxsize=8)
@@ -155,10 +159,13 @@ def _policy(said: object, where: str) -> Policy:
         return Refuse()
     if isinstance(said, Mapping) and len(said) == 1:
         ((kind, value),) = said.items()
-        if kind == "fallback":
-            return Fallback(*(value if isinstance(value, list) else [value]))
-        if kind == "wait":
-            return Wait(max_seconds=value)
+        try:
+            if kind == "fallback":
+                return Fallback(*(value if isinstance(value, list) else [value]))
+            if kind == "wait":
+                return Wait(max_seconds=value)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{where}: {error}") from error
     raise ConfigurationError(
         f'{where}: a policy is "refuse", {{fallback = "model"}} or {{wait = 30}}, not {said!r}'
     )

@@ -91,9 +91,11 @@ def _decorated(function: Callable[P, R], guard: Guard, asked: dict[str, Any]) ->
     wants_lease = "lease" in parameters
 
     def prepare(call: Callable[..., Any], instance: object, args: Any, kwargs: Any) -> _Prepared:
+        lend = wants_lease and not _gives_lease(call, args, kwargs)
         arguments: dict[str, Any] = {}
         if any(callable(value) for value in asked.values()):
-            arguments = _by_name(call, instance, args, kwargs)
+            given = {**kwargs, "lease": None} if lend else kwargs  # lent once there is one
+            arguments = _by_name(call, instance, args, given)
         told = {what: read(arguments) for what, read in readers.items()}
         who = Identity(
             name(told["user"], "user"), name(told["org"], "org"), name(told["tier"], "tier")
@@ -105,7 +107,6 @@ def _decorated(function: Callable[P, R], guard: Guard, asked: dict[str, Any]) ->
             told["input_tokens"] or 0,
             told["output_tokens"],
         )
-        lend = wants_lease and not _gives_lease(call, args, kwargs)
         return _Prepared(
             hold,
             lambda lease: call(*args, **kwargs, lease=lease) if lend else call(*args, **kwargs),

@@ -118,7 +118,7 @@ class Estimator:
         parts = explain_request(endpoint, body)
         features = feature_class(endpoint, parts)
         corrected = self._calibration.apply(model or "", features, parts.total)
-        return Demand(corrected, output, hard, parts.total, features)
+        return Demand(corrected, output, hard, parts.total, features, answers(endpoint, body))
 
     def estimate(
         self, endpoint: str, body: Mapping[str, Any], *, model: str | None, user: str | None
@@ -150,7 +150,7 @@ class Estimator:
         if demand.counted and model:
             self._calibration.observe(model, demand.features, demand.counted, used.input_tokens)
         if model and used.output_tokens:
-            self._learned.observe(user or "", model, used.output_tokens)
+            self._learned.observe(user or "", model, used.output_tokens / demand.answers)
 
     def calibration(self) -> list[Factor]:
         """What calibration knows, the most observed first."""

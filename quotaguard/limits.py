@@ -38,7 +38,7 @@ _EXAMPLES = (
     "'10k tokens/rolling day', '1M tokens/day per org', '5k tokens/hour for gpt-4o*', "
     "'10k tokens/day in Europe/Paris'"
 )
-_NUMBER = r"(?:\d{1,3}(?:[,_]\d{3})+(?:\.\d+)?|\d*\.?\d+)\s*(?:[kmb]\b)?"
+_NUMBER = r"(?:\d{1,3}(?:[,_]\d{3})+|\d+|(?=\.\d))(?:\.\d+)?\s*(?:[kmb]\b)?"
 _TEXT = re.compile(
     rf"""\s*(?P<amount>{_NUMBER})\s*(?P<metric>[a-z_]+(?:\s+tokens)?)
     \s*(?:/|\bper\b)\s*(?P<rolling>rolling\s+)?(?P<count>\d+(?:\.\d+)?)?\s*

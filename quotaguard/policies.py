@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from .errors import ConfigurationError
@@ -38,6 +39,7 @@ class Fallback:
         object.__setattr__(self, "models", models)
 
 
+@lru_cache(maxsize=1)
 def _short_jitter() -> Curve:
     from tenacity import wait_random  # it loads asyncio, which `import quotaguard` need not
 

@@ -62,7 +62,10 @@ def distinct(limits: Iterable[str | Limit], where: str) -> tuple[Limit, ...]:
         raise ConfigurationError(
             f"{where}: limits is a list such as ['10k tokens/day'], not {limits!r}"
         )
-    parsed = tuple(Limit.parse(limit) for limit in limits)
+    try:
+        parsed = tuple(Limit.parse(limit) for limit in limits)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{where}: {error}") from error
     seen: dict[tuple[str, str], Limit] = {}
     for limit in parsed:
         other = seen.setdefault((limit.scope, limit.id), limit)

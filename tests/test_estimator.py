@@ -49,6 +49,16 @@ def test_answers_teach_what_to_reserve() -> None:
     assert not found.hard
 
 
+def test_several_answers_teach_the_length_of_one() -> None:
+    """A request for four answers reserves four times what one has shown to take."""
+    estimator = Estimator("max", 77)
+    four = {**BODY, "n": 4}
+    for _ in range(40):
+        estimator.learn("alice", "gpt-4o", demand(estimator, four), Usage(1, 20, 1200))
+    assert 300 <= demand(estimator).output_tokens <= 330
+    assert 1200 <= demand(estimator, four).output_tokens <= 1320
+
+
 def test_a_new_user_is_served_by_what_the_model_showed() -> None:
     """Until there is enough of one's own, the model's answers count."""
     assert 300 <= demand(taught(Estimator("max", 77), 40), user="bob").output_tokens <= 330

@@ -46,8 +46,10 @@ def tables() -> str:
             table(("path (`POST`)", "because"), by_reason(provider.UNMETERED)),
         ]
         if sockets:
-            opened = ", ".join(f"`{resource}.connect`" for resource in sockets)
-            parts.append(f"Nor what goes over the web sockets that {opened} open.\n")
+            opened = ", ".join(f"`{resource}`" for resource in sockets)
+            parts.append(f"Nor what goes over the web sockets that `connect()` opens: {opened}.\n")
+        free = ", ".join(f"`{path}`" for path in provider.FREE)
+        parts.append(f"### {name}: generate nothing\n\n`POST` to {free}; `**` is all below.\n")
     return "\n".join(parts)
 
 

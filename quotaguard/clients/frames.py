@@ -27,8 +27,9 @@ class Frames(Protocol):
         ...
 
 
-_BLANK_LINE = re.compile(rb"(?:\r\n|\n|\r(?!\n)){2}")
-_LONGEST_BLANK = 4
+_BLANK_LINE = re.compile(rb"\n\n")
+_ANY_BLANK_LINE = re.compile(rb"(?:\r\n|\n|\r(?!\n)){2}")
+_LONGEST = 4
 
 
 class ServerSentEvents:
@@ -37,15 +38,18 @@ class ServerSentEvents:
     def __init__(self, *, editing: bool) -> None:
         self._editing = editing
         self._buffer = bytearray()
+        self._blank_line = _BLANK_LINE
         self.done = False
 
     def take(self, chunk: bytes, tally: Tally) -> bytes:
+        if b"\r" in chunk:
+            self._blank_line = _ANY_BLANK_LINE
         # Only what is new is searched: an event may be as long as the whole answer.
-        searched = max(0, len(self._buffer) - _LONGEST_BLANK)
+        searched = max(0, len(self._buffer) - _LONGEST)
         self._buffer += chunk
         shown: list[bytes] = []
         start = 0
-        for end in [blank.end() for blank in _BLANK_LINE.finditer(self._buffer, searched)]:
+        for end in [blank.end() for blank in self._blank_line.finditer(self._buffer, searched)]:
             event = bytes(self._buffer[start:end])
             start = end
             if self._hear(event, tally):

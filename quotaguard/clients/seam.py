@@ -11,6 +11,7 @@ import asyncio
 import functools
 from collections.abc import Mapping
 from contextvars import ContextVar
+from functools import partial
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
@@ -236,7 +237,8 @@ class SyncSeam(_Seam):
                 lease = call.resumed or guard.run(call.admission())
             except (QuotaExceeded, ModelNotAllowed) as error:
                 raise call.refusal(error) from error
-            token = _in_flight.set(None if call.resumed else lease)
+            before = _in_flight.get()
+            _in_flight.set(None if call.resumed else lease)
             try:
                 result = super().request(cast_to, call.admitted(lease), *args, **kwargs)
             except BaseException as error:
@@ -244,7 +246,7 @@ class SyncSeam(_Seam):
                     guard.run(guard.settlement(lease, call.failed(lease, error)))
                 raise
             finally:
-                _in_flight.reset(token)
+                _in_flight.set(before)
             outcome = call.finished(lease, result)
             if outcome is not None and lease.close():
                 guard.run(guard.settlement(lease, outcome))
@@ -274,15 +276,20 @@ class AsyncSeam(_Seam):
                 lease = call.resumed or await guard.arun(call.admission())
             except (QuotaExceeded, ModelNotAllowed) as error:
                 raise call.refusal(error) from error
-            token = _in_flight.set(None if call.resumed else lease)
+            before = _in_flight.get()
+            _in_flight.set(None if call.resumed else lease)
             try:
                 result = await super().request(cast_to, call.admitted(lease), *args, **kwargs)
+            except GeneratorExit as error:  # perhaps in a finalizer, which may not take locks
+                if call.resumed is None and lease.close():
+                    guard.abandon(lease, partial(call.failed, lease, error))
+                raise
             except BaseException as error:
                 if call.resumed is None and lease.close():
                     await guard.arun(guard.settlement(lease, call.failed(lease, error)))
                 raise
             finally:
-                _in_flight.reset(token)
+                _in_flight.set(before)  # no reset: a finalizer runs in another context
             outcome = call.finished(lease, result)
             if outcome is not None and lease.close():
                 await guard.arun(guard.settlement(lease, outcome))

@@ -28,6 +28,8 @@ class Demand(NamedTuple):
     """The input before it was corrected by experience; 0 if there is nothing to learn from it."""
     features: str = ""
     """What kind of request it is, for learning."""
+    answers: int = 1
+    """How many answers it asks for."""
 
     @property
     def high(self) -> Usage:

@@ -131,7 +131,8 @@ class ClaudeCounter:
             self.content(get(source, "content"), thinking=False)
             self.files += rules.citations if cited else 0.0
         elif data:
-            self.files += self.tok.derived(f"pdf {cited}", data, lambda: self._pdf(data, cited))
+            kind = f"pdf {cited} {rules.document_page} {rules.document_text}"
+            self.files += self.tok.derived(kind, data, lambda: self._pdf(data, cited))
         else:
             self.files += UNSEEN_TOKENS
             self.guessed += UNSEEN_TOKENS
@@ -148,7 +149,7 @@ class ClaudeCounter:
         self.tools += rules.tools_forced if forced else rules.tools_auto
         self.tools += rules.named * self.tok(text_of(get(choice, "name")))
         self.tools += self.tok.derived(
-            f"claude {rules.token} {rules.word}",
+            f"claude {rules.token} {rules.word} {rules.label} {rules.per_tool}",
             compact_json(tools),
             lambda: sum(map(self._definition, tools)),
         )

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import AbstractContextManager
+from importlib import import_module
 from typing import Any, NamedTuple
 
 from quotaguard import Guard, receipt
@@ -103,4 +104,7 @@ def reach(client: Any, path: str) -> Any:
     return client
 
 
-Make = Callable[[FakeProvider, Guard], Any]
+def http_library(client: Any) -> Any:
+    """The HTTP library that a client speaks through: httpx or httpx2."""
+    names = [cls.__module__.partition(".")[0] for cls in type(client._client).__mro__]
+    return import_module(next(name for name in names if name.startswith("httpx")))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from quotaguard import ConfigurationError
-from tests.clients.kit import got, new_guard, run
+from tests.clients.kit import got, http_library, new_guard, run
 from tests.clients.twins import both, each_class, state
 
 COPIES: list[dict[str, Any]] = [
@@ -50,12 +50,8 @@ def test_a_copy_may_have_a_client_of_its_own(plain: Any, guarded: Any, settings:
     """``http_client`` on construction and on copying, as with the plain class."""
     kind = "Client" if "Async" not in plain.__name__ else "AsyncClient"
     client = guarded(**settings, guard=new_guard())
-    library = next(
-        cls.__module__.partition(".")[0]
-        for cls in type(client._client).__mro__
-        if cls.__module__.startswith("httpx")
-    )
-    mine, other = (getattr(import_module(library), kind)() for _ in range(2))
+    library = http_library(client)
+    mine, other = (getattr(library, kind)() for _ in range(2))
     given = guarded(**settings, guard=new_guard(), http_client=mine)
     assert given._client is mine
     assert given.copy(http_client=other)._client is other

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import inspect
+import json
 import pickle
 import weakref
 from importlib import import_module
@@ -184,7 +185,7 @@ def test_strict_response_validation(way: str, provider: FakeProvider, guard: Gua
     """The SDK's own check of answers goes on, and what was used is charged all the same."""
     usage = {"prompt_tokens": 5, "completion_tokens": 6, "total_tokens": 11}
     body = {"id": 3, "choices": "none", "usage": usage}
-    provider.enqueue(Reply(body=__import__("json").dumps(body).encode()))
+    provider.enqueue(Reply(body=json.dumps(body).encode()))
     cls = quotaguard.GuardedOpenAI if way == "sync" else quotaguard.AsyncGuardedOpenAI
 
     async def scenario() -> None:

@@ -8,16 +8,19 @@ import sys
 import textwrap
 import threading
 import time
+import types
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import quotaguard
 from quotaguard import Guard
 from quotaguard.counting import count_delivered
 from quotaguard.testing import FakeClock, FakeProvider, Reply
 from tests.clients.clients import PLAIN_OPENAI
-from tests.clients.kit import new_guard, run, spent
+from tests.clients.kit import http_library, new_guard, reach, run, spent
 from tests.clients.talk import INPUT, READ, SOURCES, TEXT, Source, Talk, ended
 
 pytestmark = pytest.mark.usefixtures("quick_collections")
@@ -76,6 +79,43 @@ def test_a_finalizer_inside_the_backends_lock(
         assert spent(talk.guard) == talk.delivered(READ, provider)
     finally:
         gc.enable()
+
+
+@types.coroutine
+def _never() -> Any:
+    """Suspends, and is not resumed."""
+    yield
+
+
+@pytest.mark.parametrize("name", ["AsyncGuardedOpenAI", "AsyncGuardedAnthropic"])
+def test_a_coroutine_thrown_away_inside_the_backends_lock(name: str) -> None:
+    """A task that nobody awaits any more is closed by the garbage collector, wherever that runs."""
+    guard = new_guard()
+    client = getattr(quotaguard, name)(guard=guard, api_key="test", base_url="http://localhost")
+    library = http_library(client)
+
+    class Silent(library.AsyncBaseTransport):  # type: ignore[misc,name-defined]
+        async def handle_async_request(self, request: Any) -> Any:
+            await _never()
+
+    source = next(source for source in SOURCES if source.kind.name in name)
+    silent = client.copy(http_client=library.AsyncClient(transport=Silent()))
+    silent._platform = "Linux"  # else it is found out in a thread first
+
+    async def scenario() -> None:
+        coroutine = reach(silent, source.path)(**source.arguments)
+        coroutine.send(None)
+        assert guard.backend.open_reservations == 1
+        with guard.backend._lock:
+            coroutine.close()
+        await silent.close()
+        await client.close()
+
+    run(scenario())
+    used = spent(guard)
+    assert used.requests == 1
+    assert used.tokens == used.input_tokens > 0
+    assert guard.backend.open_reservations == 0
 
 
 SCRIPT = """

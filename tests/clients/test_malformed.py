@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip as gzip_module
 import json
 from typing import Any
 
@@ -14,7 +15,16 @@ from quotaguard.events import Event, UsageUnreadable
 from quotaguard.testing import FakeProvider, Reply
 from tests.clients.calls import CHAT, Heard, chunks_of, create, each_sdk, sse
 from tests.clients.clients import PLAIN_OPENAI, Kind
-from tests.clients.kit import as_reserved, entered, got, new_guard, reported, run, spent
+from tests.clients.kit import (
+    as_reserved,
+    entered,
+    got,
+    http_library,
+    new_guard,
+    reported,
+    run,
+    spent,
+)
 
 MALFORMED = [
     Reply.OMIT,
@@ -164,8 +174,6 @@ def test_a_last_event_without_its_blank_line_is_heard(provider: FakeProvider, gu
 @pytest.mark.parametrize("gzip", [False, True], ids=["plain", "gzip"])
 def test_bodies_that_arrive_already_read(provider: FakeProvider, guard: Guard, gzip: bool) -> None:
     """The HTTP libraries' mock transports read bodies at once: users' own tests must work too."""
-    import gzip as gz
-
     usage = {"prompt_tokens": 5, "completion_tokens": 6, "total_tokens": 11}
     text = "".join(
         f"data: {json.dumps(event)}\n\n"
@@ -176,11 +184,9 @@ def test_bodies_that_arrive_already_read(provider: FakeProvider, guard: Guard, g
     ).encode()
     headers = {"content-type": "text/event-stream"}
     client = PLAIN_OPENAI.make("sync", provider, guard)
-    http = __import__(type(client._client).__mro__[1].__module__.partition(".")[0])
-    if http.__name__ == "openai":
-        http = __import__("httpx2" if openai.__version__ >= "3" else "httpx")
+    http = http_library(client)
     if gzip:
-        text, headers["content-encoding"] = gz.compress(text), "gzip"
+        text, headers["content-encoding"] = gzip_module.compress(text), "gzip"
     transport = http.MockTransport(lambda _: http.Response(200, headers=headers, content=text))
     mocked = client.with_options(http_client=http.Client(transport=transport))
     assert len(list(mocked.chat.completions.create(**CHAT, stream=True))) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import anthropic
@@ -97,6 +98,10 @@ def test_a_refusal_is_the_sdks_error_and_leaves_no_trace(
     assert isinstance(error, QuotaExceeded)
     assert (error.status_code, error.response.status_code) == (429, 429)
     assert error.response.json()["error"]["message"] == str(error)
+    assert error.code == ("request_too_large" if error.retry_after > 60 else "quota_exceeded")
+    again = pickle.loads(pickle.dumps(error))
+    assert isinstance(again, QuotaExceeded)
+    assert (str(again), again.as_dict()) == (str(error), error.as_dict())
     assert str(error.response.request.url).startswith(provider.url)
     assert provider.requests == []
     assert all(state.left == state.limit.ceiling for state in guard.peek())

@@ -14,7 +14,17 @@ from quotaguard import Guard, receipt
 from quotaguard.testing import FakeProvider, Reply
 from tests.clients import clients, surfaces
 from tests.clients.clients import PLAIN_ANTHROPIC, PLAIN_OPENAI, Kind
-from tests.clients.kit import as_reserved, entered, got, new_guard, reach, reported, run, spent
+from tests.clients.kit import (
+    as_reserved,
+    entered,
+    got,
+    http_library,
+    new_guard,
+    reach,
+    reported,
+    run,
+    spent,
+)
 from tests.clients.surfaces import (
     READINGS,
     WORDS,
@@ -200,12 +210,6 @@ POSTS = [
 ]
 
 
-def http_response(client: Any) -> Any:
-    """The response class of the HTTP library that a client uses: httpx or httpx2."""
-    names = [cls.__module__.partition(".")[0] for cls in type(client._client).__mro__]
-    return import_module(next(name for name in names if name.startswith("httpx"))).Response
-
-
 def model_of(client: Any) -> type[BaseModel]:
     """A model of the user's own, made the way that the SDK of a client wants it."""
     names = [cls.__module__.partition(".")[0] for cls in type(client).__mro__]
@@ -228,7 +232,7 @@ def test_post_casts(
     async def scenario() -> None:
         client = kind.make(way, provider, guard)
         types = {"dict": dict[str, Any], "object": object, "model": model_of(client)}
-        types["response"] = http_response(client)
+        types["response"] = http_library(client).Response
         answer = await got(client.post(path, body=body, cast_to=types[cast]))
         if cast in ("response", "model"):
             assert receipt(answer).used is not None
@@ -258,7 +262,7 @@ def test_post_bodies(
     async def scenario() -> None:
         client = kind.make(way, provider, guard)
         url = str(client.base_url).rstrip("/") + path if how == "absolute" else path
-        answer = await got(client.post(url, cast_to=http_response(client), **arguments))
+        answer = await got(client.post(url, cast_to=http_library(client).Response, **arguments))
         assert receipt(answer).requested_model == body["model"]
         assert provider.requests[0].body == body
         assert spent(guard) == reported(provider)

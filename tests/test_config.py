@@ -1,0 +1,283 @@
+"""Guards from a file or the environment."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from quotaguard import ConfigurationError, Fallback, Guard, Limit, Refuse, Wait, config
+
+GOOD = """
+backend = "memory://"
+default_tier = "free"
+anonymous = "visitor"
+on_backend_error = "allow"
+limits = ["1M tokens/day per org", "60 requests/minute"]
+when_exceeded = [{ wait = 2.5 }, "refuse"]
+
+[tiers.free]
+limits = ["10k tokens/day in Europe/Paris"]
+models = ["gpt-4o-mini", "claude-*"]
+when_exceeded = [{ fallback = "small" }, { fallback = ["tiny", "tinier"] }]
+
+[tiers.pro]
+limits = ["1M tokens/month"]
+"""
+
+# What is written, and words that the error has besides the file's name.
+WRONG = [
+    ("limits = [", "is not TOML"),
+    ("limits = ['1 token/day']\nlimits = []", "is not TOML"),
+    ("limit = ['10k tokens/day']", "unknown key 'limit' in the top level; known: backend,"),
+    ("clock = 'fake'", "unknown key 'clock'"),
+    ("limits = '10k tokens/day'", "limits is a list such as ['10k tokens/day'], not '10k tok"),
+    ("limits = 10", "limits is a list such as ['10k tokens/day'], not 10"),
+    ("limits = ['plenty']", "cannot read the limit 'plenty'; examples: '10k tokens/day'"),
+    ("limits = [10]", "cannot read the limit 10; examples:"),
+    ("limits = ['10 words/day']", "unknown metric 'words'; known: requests, tokens"),
+    ("limits = ['5 tokens/day in Mars/Base']", "unknown time zone 'Mars/Base'"),
+    ("limits = ['5 tokens/hour in UTC']", "only calendar windows have a time zone"),
+    ("limits = ['5 tokens/day burst 9']", "'rolling day' makes it a bucket"),
+    ("limits = ['5 tokens/day', '6 tokens/day']", "'5 tokens/day' and '6 tokens/day' limit the s"),
+    ("backend = 'mysql://host'", "no backend for 'mysql://'; known: memory://"),
+    ("backend = 'memory://here'", "the memory backend's URL is 'memory://', not 'memory://here'"),
+    ("backend = 5", "a backend is a URL, a client of redis-py or a Backend, not 5"),
+    ("on_backend_error = 'ignore'", "on_backend_error is 'refuse' or 'allow', not 'ignore'"),
+    ("anonymous = ''", "anonymous is a non-empty string or None, not ''"),
+    ("anonymous = true", "anonymous is a non-empty string or None, not True"),
+    ("default_tier = 'gold'", "unknown tier 'gold'; known:"),
+    ("default_tier = 1", "default_tier is a non-empty string or None, not 1"),
+    ("default_tier = 'gold'\n[tiers.free]", "unknown tier 'gold'; known: free"),
+    ("when_exceeded = 'refuse'", "when_exceeded is a list, not 'refuse'"),
+    ("when_exceeded = ['retry']", 'a policy is "refuse", {fallback = "model"} or {wait = 30}, not'),
+    ("when_exceeded = [30]", "not 30"),
+    ("when_exceeded = [{}]", "when_exceeded: a policy is"),
+    ("when_exceeded = [{wait = 1, fallback = 'x'}]", "when_exceeded: a policy is"),
+    ("when_exceeded = [{retry = 3}]", "not {'retry': 3}"),
+    ("when_exceeded = [{wait = 'long'}]", "when_exceeded: max_seconds is a number of seconds, not"),
+    ("when_exceeded = [{wait = true}]", "not True"),
+    ("when_exceeded = [{wait = 0}]", "max_seconds is > 0 and finite, not 0"),
+    ("when_exceeded = [{wait = inf}]", "max_seconds is > 0 and finite, not inf"),
+    ("when_exceeded = [{fallback = ''}]", "when_exceeded: Fallback takes the names of models"),
+    ("when_exceeded = [{fallback = []}]", "when_exceeded: Fallback takes the names of models"),
+    ("when_exceeded = [{fallback = ['a', 4]}]", "not ('a', 4)"),
+    ("when_exceeded = ['refuse', {wait = 3}]", "nothing is tried after Refuse()"),
+    ("tiers = ['free']", "tiers holds a table for each tier, not ['free']"),
+    ("[tiers]\nfree = '10k tokens/day'", "tiers.free is a table, not '10k tokens/day'"),
+    ("[tiers.free]\nlimit = []", "unknown key 'limit' in tiers.free; known: limits, models"),
+    ("[tiers.free]\nlimits = '1 token/day'", "tier 'free': limits is a list"),
+    ("[tiers.free]\nlimits = ['plenty']", "tier 'free': cannot read the limit 'plenty'"),
+    ("[tiers.free]\nmodels = 'gpt-4o'", "tier 'free': models is a list of names, not 'gpt-4o'"),
+    ("[tiers.free]\nmodels = ['']", "tier 'free': models is a list of names, not ['']"),
+    ("[tiers.free]\nmodels = 4", "tier 'free': models is a list of names, not 4"),
+    ("[tiers.free]\nwhen_exceeded = 'refuse'", "tiers.free.when_exceeded is a list, not 'refuse'"),
+    ("[tiers.free]\nwhen_exceeded = [{wait = -1}]", "tiers.free.when_exceeded: max_seconds is > 0"),
+    ("[tiers.'']\nlimits = []", "a tier's name is a non-empty string, not ''"),
+    (
+        "limits = ['5 tokens/day']\n[tiers.free]\nlimits = ['6 tokens/day']",
+        "tier 'free' and the guard together: '6 tokens/day' and '5 tokens/day'",
+    ),
+]
+
+Write = Callable[[str], Path]
+
+
+@pytest.fixture(autouse=True)
+def _here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An empty working directory, and a process that has no default guard yet."""
+    monkeypatch.chdir(tmp_path)
+    config._default.cache_clear()
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Writes a quotaguard.toml into the working directory."""
+
+    def written(text: str) -> Path:
+        file = tmp_path / config.FILE
+        file.write_text(text, encoding="utf-8")
+        return file
+
+    return written
+
+
+def texts(guard: Guard, **who: str) -> list[str]:
+    """What limits a caller."""
+    return [str(state.limit) for state in guard.peek(**who)]
+
+
+def test_a_file_says_everything(write: Write) -> None:
+    """Limits, tiers, the anonymous user and the default tier come from the file."""
+    guard = config.load(write(GOOD))
+    states = guard.peek(org="acme", model="claude-x")
+    assert [str(state.limit) for state in states] == [
+        "10k tokens/day in Europe/Paris",
+        "1M tokens/day per org",
+        "60 requests/minute",
+    ]
+    assert states[0].owner == ("user", "acme", "visitor")
+    assert texts(guard, tier="pro") == ["1M tokens/month", "60 requests/minute"]
+
+
+def test_policies_of_a_file(write: Write) -> None:
+    """The three kinds, for the guard and for a tier of its own; a tier may name none."""
+    guard = config.load(write(GOOD))
+    free, pro = guard.rules.tier("free"), guard.rules.tier("pro")
+    assert free.when_exceeded == (Fallback("small"), Fallback("tiny", "tinier"))
+    assert free.models == ("gpt-4o-mini", "claude-*")
+    assert pro.when_exceeded is None
+    wait, refuse = guard._policies
+    assert isinstance(wait, Wait)
+    assert wait.max_seconds == 2.5
+    assert refuse == Refuse()
+
+
+def test_an_empty_file_limits_nothing(write: Write) -> None:
+    """A file that says nothing is no error."""
+    assert config.load(write("")).peek(user="alice") == ()
+
+
+@pytest.mark.parametrize(("text", "words"), WRONG, ids=[text for text, _ in WRONG])
+def test_wrong_files(text: str, words: str, write: Write) -> None:
+    """The error names the file, the value, and what would be right."""
+    file = write(text)
+    with pytest.raises(ConfigurationError, match=re.escape(words)) as refused:
+        config.load(file)
+    assert str(refused.value).startswith(str(file))
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    """One that is missing, one that is a directory, one that is not text."""
+    missing, binary = tmp_path / "no.toml", tmp_path / "binary.toml"
+    binary.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigurationError, match=f"cannot read {re.escape(str(missing))}: No such"):
+        config.load(missing)
+    with pytest.raises(ConfigurationError, match="cannot read"):
+        config.load(tmp_path)
+    with pytest.raises(ConfigurationError, match=r"binary\.toml is not TOML"):
+        config.load(str(binary))
+
+
+def test_quotaguard_config_names_the_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, write: Write
+) -> None:
+    """It goes before a file in the working directory and before the environment's limits."""
+    write("limits = ['1 token/day']")
+    other = tmp_path / "other.toml"
+    other.write_text("limits = ['2 tokens/day']", encoding="utf-8")
+    monkeypatch.setenv("QUOTAGUARD_CONFIG", str(other))
+    monkeypatch.setenv("QUOTAGUARD_LIMITS", "3 tokens/day")
+    assert texts(config.default_guard(), user="alice") == ["2 tokens/day"]
+
+
+def test_a_named_file_must_exist(monkeypatch: pytest.MonkeyPatch, write: Write) -> None:
+    """No other is taken in its place."""
+    write("limits = ['1 token/day']")
+    monkeypatch.setenv("QUOTAGUARD_CONFIG", "elsewhere.toml")
+    with pytest.raises(ConfigurationError, match=r"cannot read elsewhere\.toml"):
+        config.default_guard()
+
+
+def test_a_file_is_found_upwards(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, write: Write
+) -> None:
+    """The nearest one above the working directory counts."""
+    write("limits = ['1 token/day']")
+    deep = tmp_path / "a" / "b" / "c"
+    deep.mkdir(parents=True)
+    monkeypatch.chdir(deep)
+    outer = config.default_guard()
+    assert texts(outer, user="alice") == ["1 tokens/day"]
+    (tmp_path / "a" / config.FILE).write_text("limits = ['2 tokens/day']", encoding="utf-8")
+    assert texts(config.default_guard(), user="alice") == ["2 tokens/day"]
+    monkeypatch.chdir(tmp_path)
+    assert config.default_guard() is outer
+
+
+def test_a_directory_of_that_name_is_no_file(tmp_path: Path) -> None:
+    """It is passed over."""
+    (tmp_path / config.FILE).mkdir()
+    assert config.default_guard().peek(user="alice") == ()
+
+
+def test_limits_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Semicolons separate them; empty ones and white space are nothing."""
+    monkeypatch.setenv("QUOTAGUARD_LIMITS", " 10k tokens/day ;; 5 requests/minute for a,b; ")
+    monkeypatch.setenv("QUOTAGUARD_BACKEND", "memory://")
+    guard = config.default_guard()
+    (day, minute) = guard.peek(model="b")
+    assert day.limit == Limit(10_000, "tokens", "day")
+    assert minute.limit == Limit(5, "requests", 60, models=("a", "b"))
+    assert day.owner == ("user", "", config.ANONYMOUS)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("QUOTAGUARD_LIMITS", "10k tokens/day, 5 requests/minute", "cannot read the limit"),
+        ("QUOTAGUARD_LIMITS", "5 tokens/day; 6 tokens/day", "limit the same thing"),
+        ("QUOTAGUARD_BACKEND", "mysql://host", "no backend for 'mysql://'"),
+    ],
+)
+def test_a_wrong_environment(
+    name: str, value: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error names the variables."""
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError, match=re.escape(words)) as refused:
+        config.default_guard()
+    assert str(refused.value).startswith("QUOTAGUARD_LIMITS or QUOTAGUARD_BACKEND: ")
+
+
+def test_the_default_guard_is_one(monkeypatch: pytest.MonkeyPatch, write: Write) -> None:
+    """Clients that are given none share it; what says otherwise makes another."""
+    bare = config.default_guard()
+    assert config.default_guard() is bare
+    monkeypatch.setenv("QUOTAGUARD_LIMITS", "5 tokens/day")
+    limited = config.default_guard()
+    assert limited is not bare
+    assert config.default_guard() is limited
+    write("limits = ['1 token/day']")
+    of_file = config.default_guard()
+    assert of_file not in (bare, limited)
+    assert config.default_guard() is of_file
+
+
+def test_without_configuration_it_meters_and_warns_once(caplog: pytest.LogCaptureFixture) -> None:
+    """One warning, at the first call rather than when the client is made."""
+    caplog.set_level(logging.WARNING, "quotaguard")
+    guard = config.default_guard()
+    assert caplog.records == []
+    for _ in range(3):
+        with guard.hold(input_tokens=10**9) as lease:
+            lease.record(input_tokens=7)
+        assert lease.used is not None
+        assert lease.used.input_tokens == 7
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "meter without limiting" in record.getMessage()
+    assert "QUOTAGUARD_LIMITS" in record.getMessage()
+    assert config.FILE in record.getMessage()
+
+
+def test_limits_warn_of_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who limits has nothing to be told."""
+    monkeypatch.setenv("QUOTAGUARD_LIMITS", "5 requests/day")
+    with config.default_guard().hold():
+        pass
+    assert caplog.records == []
+
+
+def test_a_private_guard() -> None:
+    """Limits given to a client make a guard of its own, for one anonymous user."""
+    one, two = (config.private_guard(["5 tokens/day"]) for _ in range(2))
+    with one.hold(input_tokens=3, output_tokens=0):
+        pass
+    assert one.peek()[0].left == pytest.approx(2)
+    assert two.peek()[0].left == pytest.approx(5)
