@@ -92,10 +92,8 @@ def _decorated(function: Callable[P, R], guard: Guard, asked: dict[str, Any]) ->
 
     def prepare(call: Callable[..., Any], instance: object, args: Any, kwargs: Any) -> _Prepared:
         lend = wants_lease and not _gives_lease(call, args, kwargs)
-        arguments: dict[str, Any] = {}
-        if any(callable(value) for value in asked.values()):
-            given = {**kwargs, "lease": None} if lend else kwargs  # lent once there is one
-            arguments = _by_name(call, instance, args, given)
+        given = {**kwargs, "lease": None} if lend else kwargs  # lent once there is one
+        arguments = _by_name(call, instance, args, given)  # a wrong call reserves nothing
         told = {what: read(arguments) for what, read in readers.items()}
         who = Identity(
             name(told["user"], "user"), name(told["org"], "org"), name(told["tier"], "tier")

@@ -109,7 +109,9 @@ def test_a_hook_that_fails_is_logged_and_changes_nothing(
     def failing(event: Event) -> None:
         raise ZeroDivisionError
 
-    guard = make(failing, told.append, failing, when_exceeded=[Fallback("small"), Wait(60, jitter=None)])
+    guard = make(
+        failing, told.append, failing, when_exceeded=[Fallback("small"), Wait(60, jitter=None)]
+    )
 
     async def acall() -> None:
         async with guard.ahold(user="alice", model="large", input_tokens=80, output_tokens=0) as it:

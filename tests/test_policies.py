@@ -54,7 +54,7 @@ def test_a_list_of_policies() -> None:
 @pytest.mark.parametrize("value", ["refuse", b"refuse", 5, None, [None], ["refuse"], [Wait]])
 def test_what_is_no_policy(value: Any) -> None:
     """It is named."""
-    with pytest.raises(ConfigurationError, match="when_exceeded (is a list|holds)"):
+    with pytest.raises(ConfigurationError, match=r"when_exceeded (is a list|holds)"):
         policies(value)
 
 

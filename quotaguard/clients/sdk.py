@@ -12,6 +12,9 @@ from ..errors import ModelNotAllowed, QuotaExceeded, QuotaguardError
 from ..providers import Provider
 from .seam import AsyncSeam, SyncSeam
 
+_NEVER_CONNECTED = ("ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol")
+"""Errors of httpx and httpx2, by name, that come before a request is sent."""
+
 
 class Sdk:
     """An SDK as `quotaguard.clients.call.Sdk`.
@@ -73,8 +76,13 @@ class Sdk:
         return isinstance(error, self._module.APITimeoutError)
 
     def is_clean(self, error: BaseException) -> bool:
-        """Whether the provider surely did no work: an error status, or no connection."""
-        return isinstance(error, (self._module.APIStatusError, self._module.APIConnectionError))
+        """Whether the provider surely did no work: an error status, or no connection.
+
+        A connection that broke later is another thing: the request may have been served.
+        """
+        if isinstance(error, self._module.APIConnectionError):
+            return type(error.__cause__).__name__ in _NEVER_CONNECTED
+        return isinstance(error, self._module.APIStatusError)
 
 
 def _http_of(client: Any) -> Any:

@@ -59,7 +59,7 @@ class Held:
 class Store(Protocol):
     """Where the books are kept."""
 
-    def bucket(self, key: Key) -> State | None:
+    def bucket(self, key: Key, /) -> State | None:
         """The stored state, None for a full bucket."""
         ...
 
@@ -67,7 +67,7 @@ class Store(Protocol):
         """Keep a state; one that is full may be dropped."""
         ...
 
-    def held(self, id: str) -> Held | None:
+    def held(self, id: str, /) -> Held | None:
         """The reservation of that id, of any status, unless long forgotten."""
         ...
 

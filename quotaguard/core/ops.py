@@ -173,7 +173,7 @@ class BucketState(NamedTuple):
     held: float
     """What open reservations hold of it (already out of ``left``)."""
     full_in: float
-    """Seconds until it is full again if nothing else is drawn; a window: until it resets."""
+    """Seconds until it is full again if nothing else is drawn (for a window, until it resets)."""
 
 
 Answer: TypeAlias = Reservation | Refusal | Queued | Settled | bool | tuple[BucketState, ...] | None

@@ -137,9 +137,7 @@ def test_the_wait_of_a_window_counts_those_ahead() -> None:
     backend.execute(reserve("a", (100, PER_DAY, ALICE)))
     for number, days in enumerate((1, 2, 2, 3)):
         amount = (80, 60, 60, 10)[number]
-        answer = backend.execute(
-            reserve(f"w{number}", (amount, PER_DAY, ALICE), patience=10 * DAY)
-        )
+        answer = backend.execute(reserve(f"w{number}", (amount, PER_DAY, ALICE), patience=10 * DAY))
         assert isinstance(answer, Queued)
         assert answer.refusal.wait() == days * DAY
 

@@ -123,7 +123,7 @@ OPENAI = (
 
 def _platforms() -> list[Kind]:
     """Anthropic's clients of other clouds, where they and what they need are installed."""
-    needs = {"Bedrock": "botocore", "AWS": "botocore", "Vertex": "google.auth", "Foundry": "httpx"}
+    needs = {"Bedrock": "botocore", "AWS": "botocore", "Vertex": "google", "Foundry": "anthropic"}
     settings = {"Bedrock": _bedrock, "AWS": _aws, "Vertex": _vertex, "Foundry": _anthropic}
     return [
         Kind(f"Anthropic{name}", classes, settings[name], wrapped=True)

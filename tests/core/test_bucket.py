@@ -36,9 +36,7 @@ def test_exactly_after_the_wait_there_is_room(
 
 
 @given(limits(), moments, shares, shares)
-def test_a_hair_before_there_is_not(
-    limit: Limit, now: float, gone: float, wanted: float
-) -> None:
+def test_a_hair_before_there_is_not(limit: Limit, now: float, gone: float, wanted: float) -> None:
     """The wait is no longer than it must be: what is short then is no rounding."""
     state = gone * limit.ceiling * 1.5, bucket.advance(limit, None, now)[1]
     least = wanted * limit.ceiling
@@ -50,9 +48,7 @@ def test_a_hair_before_there_is_not(
 
 
 @given(limits(), moments, shares, st.floats(0, 1e7))
-def test_levels_stay_within_bounds(
-    limit: Limit, now: float, gone: float, seconds: float
-) -> None:
+def test_levels_stay_within_bounds(limit: Limit, now: float, gone: float, seconds: float) -> None:
     """As time passes a bucket only gains, and never more than it can hold."""
     before = gone * limit.ceiling, bucket.advance(limit, None, now)[1]
     after = bucket.advance(limit, before, now + seconds)

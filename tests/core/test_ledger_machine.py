@@ -216,7 +216,7 @@ class LedgerMachine(RuleBasedStateMachine):
         """A holder dies: its id is never heard of again."""
 
     def agree(self, left: float, owner: Owner, limit: Limit) -> None:
-        """The levels are equal. Nobody remembers what a bucket of 0 owes: nothing fits it anyway."""
+        """The levels are equal; nobody remembers what a bucket of 0 owes, as nothing fits it."""
         assert left == self.naive.level(owner, limit) or left <= limit.ceiling == 0, (owner, limit)
 
     # -- time ------------------------------------------------------------------------------------
@@ -257,8 +257,8 @@ class LedgerMachine(RuleBasedStateMachine):
             self.agree(state.left, owner, limit)
             assert state.held == self.naive.held(owner, limit)
             assert state.left <= limit.ceiling
-        open = sum(booking.status == "open" for booking in self.naive.bookings.values())
-        assert self.backend.open_reservations == open
+        still = sum(booking.status == "open" for booking in self.naive.bookings.values())
+        assert self.backend.open_reservations == still
 
     @invariant()
     def nothing_is_created(self) -> None:

@@ -44,6 +44,7 @@ class Bedroom(FakeClock):
         self.lying: tuple[threading.Event, float] | None = None
 
     def wait(self, bell: threading.Event, seconds: float) -> None:
+        """Lie down; the machine says when it is over."""
         self.lying = bell, self.now() + seconds
 
 
