@@ -35,8 +35,8 @@ format: $(VENV)/.dev ## write the format and the safe fixes that check asks for
 bench: $(VENV)/.dev ## ratios against the bare SDK, from one interleaved run
 	$(PY) -m benchmarks $(ARGS)
 
-soak: $(VENV)/.dev ## many users for long: memory stays bounded, no reservation stays open
-	$(PY) -m benchmarks.soak $(ARGS)
+soak: $(VENV)/.dev ## the long proofs: a million users, thousands of kills, faults and random runs
+	QUOTAGUARD_SOAK=1 $(PY) -m pytest --timeout 3600 tests/core tests/backends $(ARGS)
 
 docs: $(VENV)/.docs ## the documentation, in build/docs; a warning or a dead link is an error
 	$(PY) -m sphinx --fail-on-warning --keep-going --quiet docs build/docs

@@ -9,7 +9,7 @@ from pathlib import Path
 ALL = sorted(
     path.stem
     for path in Path(__file__).parent.glob("*.py")
-    if not path.stem.startswith("_") and path.stem not in ("rounds", "soak")
+    if not path.stem.startswith("_") and path.stem != "rounds"
 )
 
 
