@@ -6,7 +6,16 @@ import math
 from typing import Any
 
 import pytest
-from tenacity import wait_fixed
+from hypothesis import given
+from hypothesis import strategies as st
+from tenacity import (
+    wait_chain,
+    wait_exponential,
+    wait_fixed,
+    wait_incrementing,
+    wait_none,
+    wait_random_exponential,
+)
 
 from quotaguard import ConfigurationError, Fallback, Guard, QuotaExceeded, Refuse, Tier, Wait
 from quotaguard.policies import policies
@@ -56,6 +65,42 @@ def test_what_is_no_policy(value: Any) -> None:
     """It is named."""
     with pytest.raises(ConfigurationError, match=r"when_exceeded (is a list|holds)"):
         policies(value)
+
+
+@pytest.mark.parametrize("after", [Refuse(), Fallback("a")])
+def test_nothing_stands_behind_refuse(after: Refuse | Fallback) -> None:
+    """What would never be tried is named."""
+    with pytest.raises(ConfigurationError, match=r"nothing is tried after Refuse\(\)") as refused:
+        policies([Refuse(), after])
+    assert repr(after) in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("curve", "added"),
+    [
+        (wait_none(), [0, 0, 0, 0]),
+        (wait_fixed(2), [2, 2, 2, 2]),
+        (wait_incrementing(1, 3), [1, 4, 7, 10]),
+        (wait_exponential(max=5), [1, 2, 4, 5]),
+        (wait_fixed(1) + wait_exponential(), [2, 3, 5, 9]),
+        (wait_chain(wait_fixed(1), wait_fixed(3)), [1, 3, 3, 3]),
+        (lambda state: state.attempt_number / 2, [0.5, 1, 1.5, 2]),
+        (lambda state: -5, [0, 0, 0, 0]),
+    ],
+)
+def test_curves_go_by_the_attempt(curve: Any, added: list[float]) -> None:
+    """The first attempt is 1, and no curve shortens the computed wait."""
+    wait = Wait(60, jitter=curve)
+    assert [wait.pause(10.0, attempt) for attempt in (1, 2, 3, 4)] == [10 + s for s in added]
+
+
+@given(st.floats(0, 1e6), st.integers(1, 20))
+def test_random_curves_stay_in_their_range(computed: float, attempt: int) -> None:
+    """Full jitter adds at most the curve's value, the default a twentieth of a second."""
+    full = Wait(60, jitter=wait_random_exponential(max=5)).pause(computed, attempt)
+    assert computed <= full <= computed + min(2 ** (attempt - 1), 5) + 1e-6
+    assert computed <= Wait(60).pause(computed, attempt) <= computed + 0.05 + 1e-6
+    assert Wait(60, jitter=None).pause(computed, attempt) == computed
 
 
 # -- together, on a guard --------------------------------------------------------------------------

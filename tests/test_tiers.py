@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from quotaguard import ConfigurationError, Fallback, Limit, Refuse, Tier, Wait
+from quotaguard import ConfigurationError, Fallback, Guard, Limit, Refuse, Tier, Wait
 from quotaguard.tiers import distinct
 
 
@@ -38,7 +38,7 @@ def test_models_of_a_tier() -> None:
         ({"limits": Limit(1, "tokens", 60)}, "'free': limits is a list such as"),
         ({"limits": 5}, "'free': limits is a list such as .*, not 5"),
         ({"limits": None}, "'free': limits is a list such as .*, not None"),
-        ({"limits": ["10 apples/day"]}, "unknown metric 'apples'"),
+        ({"limits": ["10 apples/day"]}, "tier 'free': unknown metric 'apples'"),
         ({"limits": [5]}, "cannot read the limit 5"),
         (
             {"limits": ["10 tokens/day", "20 tokens/day"]},
@@ -81,3 +81,35 @@ def test_tiers_are_values() -> None:
     assert hash(make()) == hash(make())
     with pytest.raises(AttributeError):
         make().name = "free"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("10 tokens/minute", "10 tokens/minute burst 5"),
+        ("10 tokens/minute for a,b", "99 tokens/minute for b,a"),
+        ("10 tokens/rolling day", "20 tokens/24 hours"),
+    ],
+)
+def test_two_limits_of_one_thing_share_a_bucket(one: str, other: str) -> None:
+    """However they are written; a tier may have one of them, and so may a tier and its guard."""
+    with pytest.raises(ConfigurationError, match="limit the same thing; keep one"):
+        Tier("free", [one, other])
+    with pytest.raises(ConfigurationError, match="tier 'free' and the guard together"):
+        Guard(tiers=[Tier("free", [one])], limits=[other])
+
+
+def test_the_tier_is_chosen_by_name_or_by_default() -> None:
+    """The only tier is the default; among several one must be said."""
+    free, pro = Tier("free", ["1k tokens/day"]), Tier("pro", ["9k tokens/day"])
+    assert Guard(tiers=[free]).peek(user="alice")[0].limit == free.limits[0]
+    both = Guard(tiers=[free, pro])
+    assert both.peek(user="alice", tier="pro")[0].limit == pro.limits[0]
+    with pytest.raises(ConfigurationError, match=r"no tier: .* known: free, pro"):
+        both.peek(user="alice")
+    with pytest.raises(ConfigurationError, match="unknown tier 'gold'; known: free, pro"):
+        both.peek(user="alice", tier="gold")
+    chosen = Guard(tiers=[free, pro], default_tier="pro")
+    assert chosen.peek(user="alice")[0].limit == pro.limits[0]
+    with pytest.raises(ConfigurationError, match="two tiers are named 'free'"):
+        Guard(tiers=[free, free])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from importlib import import_module
-from typing import Any
+from typing import Any, Dict  # noqa: UP035 -- see JSON_OBJECT
 
 import openai
 import pytest
@@ -218,6 +218,7 @@ def model_of(client: Any) -> type[BaseModel]:
     return found
 
 
+JSON_OBJECT = Dict[str, Any]  # noqa: UP006 -- on Python 3.10 the SDKs take dict[...] for a class
 TAKES_CONTENT = "content" in (openai.OpenAI.post.__kwdefaults__ or {})
 """Whether ``client.post`` sends bytes as they are; older SDKs cannot."""
 
@@ -231,7 +232,7 @@ def test_post_casts(
 
     async def scenario() -> None:
         client = kind.make(way, provider, guard)
-        types = {"dict": dict[str, Any], "object": object, "model": model_of(client)}
+        types = {"dict": JSON_OBJECT, "object": object, "model": model_of(client)}
         types["response"] = http_library(client).Response
         answer = await got(client.post(path, body=body, cast_to=types[cast]))
         if cast in ("response", "model"):
@@ -289,7 +290,7 @@ def test_post_streams(
 
     async def scenario() -> None:
         client = kind.make(way, provider, guard)
-        stream_class = client._default_stream_cls[dict[str, Any]]
+        stream_class = client._default_stream_cls[JSON_OBJECT]
         stream = await got(
             client.post(path, cast_to=object, stream=True, stream_cls=stream_class, **arguments)
         )
