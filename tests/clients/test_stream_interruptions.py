@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import threading
+from collections.abc import Iterator
 
 import anthropic
 import openai
@@ -102,9 +103,17 @@ def test_timeout_before_the_head(
     assert spent(talk.guard) == (asked, asked, 0, 1)
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C interrupts, also in a process that was started in the background, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("source", SOURCES, ids=str)
 def test_interrupted_while_reading(
-    source: Source, provider: FakeProvider, release: threading.Event
+    source: Source, provider: FakeProvider, release: threading.Event, interruptible: None
 ) -> None:
     """Ctrl-C while a read blocks: the reservation does not outlive it."""
     provider.enqueue(Reply(text=TEXT, input_tokens=INPUT, hold_after=(3, release)))
