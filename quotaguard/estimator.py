@@ -106,8 +106,7 @@ class Estimator:
                 None: no limit depends on tokens, so that a bound does.
             rough: a bound does, since it is replaced if it does not fit.
         """
-        if model != body.get("model"):
-            body = {**body, "model": model}
+        body = _for_model(body, model)
         output, hard = self._output(endpoint, body, model, user)
         if most is None or rough:
             return Demand(bound_request(endpoint, body), output, hard)
@@ -115,21 +114,26 @@ class Estimator:
             counted = count_request(endpoint, body, stop_after=int(most))
             if counted > most:
                 return Demand(counted, output, hard)
-        parts = explain_request(endpoint, body)
-        features = feature_class(endpoint, parts)
-        corrected = self._calibration.apply(model or "", features, parts.total)
+        parts, features, corrected = self._counted(endpoint, body, model)
         return Demand(corrected, output, hard, parts.total, features, answers(endpoint, body))
 
     def estimate(
         self, endpoint: str, body: Mapping[str, Any], *, model: str | None, user: str | None
     ) -> Estimation:
         """The same with what it is made of, always counted in full."""
+        body = _for_model(body, model)
+        output, hard = self._output(endpoint, body, model, user)
+        parts, features, corrected = self._counted(endpoint, body, model)
+        factor = self._calibration.factor(model or "", features)
+        return Estimation(corrected, output, hard, parts, round(factor, 6))
+
+    def _counted(
+        self, endpoint: str, body: Mapping[str, Any], model: str | None
+    ) -> tuple[Parts, str, int]:
+        """The input by part, what kind of request it is, and its total, corrected."""
         parts = explain_request(endpoint, body)
-        factor = self._calibration.factor(model or "", feature_class(endpoint, parts))
-        demand = self.demand(endpoint, body, model=model, user=user, most=float("inf"))
-        return Estimation(
-            demand.input_tokens, demand.output_tokens, demand.hard, parts, round(factor, 6)
-        )
+        features = feature_class(endpoint, parts)
+        return parts, features, self._calibration.apply(model or "", features, parts.total)
 
     def _output(
         self, endpoint: str, body: Mapping[str, Any], model: str | None, user: str | None
@@ -155,6 +159,10 @@ class Estimator:
     def calibration(self) -> list[Factor]:
         """What calibration knows, the most observed first."""
         return self._calibration.snapshot()
+
+
+def _for_model(body: Mapping[str, Any], model: str | None) -> Mapping[str, Any]:
+    return body if model == body.get("model") else {**body, "model": model}
 
 
 def is_large(body: Mapping[str, Any]) -> bool:

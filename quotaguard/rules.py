@@ -27,8 +27,9 @@ class Rules:
         default_tier: str | None,
         anonymous: str | None,
     ) -> None:
-        self._limits = distinct(limits, "the guard")
-        self.tiers = _by_name(tiers, self._limits)
+        everybodys = distinct(limits, "the guard")
+        self.tiers = _by_name(tiers, everybodys)
+        self._limits_of = {name: (*t.limits, *everybodys) for name, t in self.tiers.items()}
         self._default = name(default_tier, "default_tier")
         if self._default is None and len(self.tiers) == 1:
             self._default = next(iter(self.tiers))
@@ -52,29 +53,31 @@ class Rules:
         Raises:
             ConfigurationError: there is none.
         """
-        known = ", ".join(self.tiers)
         if wanted is None:
             wanted = self._default
             if wanted is None:
                 raise ConfigurationError(
                     "no tier: say tier= on the client or in acting_as, or give the guard a "
-                    f"default_tier; known: {known}"
+                    f"default_tier; known: {', '.join(self.tiers)}"
                 )
         tier = self.tiers.get(wanted)
         if tier is None:
-            raise ConfigurationError(f"unknown tier {wanted!r}; known: {known}")
+            raise ConfigurationError(f"unknown tier {wanted!r}; known: {', '.join(self.tiers)}")
         return tier
+
+    def _applying(self, tier: Tier, identity: Identity, model: str | None) -> list[Limit]:
+        """The limits that a call of the model comes under."""
+        return [
+            limit
+            for limit in self._limits_of[tier.name]
+            if limit.covers(model) and (limit.scope != "org" or identity.org is not None)
+        ]
 
     def buckets(
         self, tier: Tier, identity: Identity, model: str | None
     ) -> list[tuple[Owner, Limit]]:
         """The buckets that a call of the model draws from."""
-        return [
-            (_owner(limit, identity), limit)
-            for limit in (*tier.limits, *self._limits)
-            if (not limit.models or limit.covers(model))
-            and (limit.scope != "org" or identity.org is not None)
-        ]
+        return [(_owner(limit, identity), limit) for limit in self._applying(tier, identity, model)]
 
     def most_input(self, identity: Identity, model: str | None) -> float | None:
         """The least that a bucket for tokens can hold, of those that a call draws from; None if it
@@ -84,8 +87,8 @@ class Rules:
         return min(
             (
                 limit.ceiling
-                for limit in (*tier.limits, *self._limits)
-                if limit.metric in ("tokens", "input_tokens") and limit.covers(model)
+                for limit in self._applying(tier, identity, model)
+                if limit.metric in ("tokens", "input_tokens")
             ),
             default=None,
         )

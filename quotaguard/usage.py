@@ -28,6 +28,3 @@ class Usage(NamedTuple):
         if not isinstance(other, Usage):
             return NotImplemented
         return Usage(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
-
-
-ZERO = Usage()

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from openai import OpenAI
 
-from quotaguard import ConfigurationError, Guard, QuotaExceeded, Usage, receipt
+from quotaguard import ConfigurationError, Guard, Identity, QuotaExceeded, Usage, receipt
 from quotaguard.core.lease import Demand
 from quotaguard.counting import bound_request, count_request
 from quotaguard.estimator import Estimator, is_large
@@ -125,6 +125,21 @@ def test_estimate_says_what_the_estimate_is_made_of() -> None:
     assert found.parts.messages == found.parts.total == found.input_tokens
     assert (found.output_tokens, found.output_hard, found.factor) == (40, True, 1.0)
     assert guard.peek()[0].left == 10_000
+
+
+def test_estimate_counts_a_large_request_in_full() -> None:
+    """It does not stop where a call would be refused: nobody asked for admission."""
+    guard = Guard(limits=["1000 tokens/day"], anonymous="me", clock=FakeClock())
+    body = {**BODY, "messages": [{"role": "user", "content": "word " * 20_000}]}
+    assert guard.estimate("chat", body).input_tokens == count_request("chat", body) > 20_000
+
+
+def test_a_limit_that_does_not_apply_does_not_stop_the_count() -> None:
+    """Who has no organisation is counted in full, whatever organisations may hold."""
+    guard = Guard(limits=["1000 tokens/day per org", "1M tokens/day"], clock=FakeClock())
+    alone, member = Identity("alice"), Identity("alice", "acme")
+    assert guard.rules.most_input(alone, "gpt-4o") == 1_000_000
+    assert guard.rules.most_input(member, "gpt-4o") == 1000
 
 
 def test_when_close_reserves_a_bound_while_it_fits() -> None:

@@ -14,13 +14,12 @@ from .. import receipts
 from ..core.lease import AS_RESERVED, Demand, Lease, Outcome
 from ..core.plan import Plan
 from ..errors import ModelNotAllowed, QuotaExceeded, UnmeteredEndpoint
-from ..events import UsageUnreadable
 from ..guard import Guard
 from ..identity import Identity
 from ..providers import Provider, Route, field, usage_of
 from ..usage import Usage
 from .frames import parsed
-from .streams import Meter, look_later, metered_body
+from .streams import Meter, look_later, metered_body, unreadable
 
 log = logging.getLogger("quotaguard")
 
@@ -122,10 +121,10 @@ class Call(NamedTuple):
         for answer in (field(error, "completion"), field(error, "body")):
             used = usage_of(answer) if answer is not None else None
             if used is not None:
-                return Outcome(used._replace(requests=max(1, lease.attempts)), reported=True)
+                return lease.charged(used, reported=True)
         if lease.attempts == 0 or (self.sdk.is_clean(error) and not self.sdk.is_timeout(error)):
             return Outcome(Usage(lease.attempts))
-        return Outcome(lease.demand.keep._replace(requests=lease.attempts))
+        return lease.charged(lease.demand.keep)
 
     def finished(self, lease: Lease, result: Any) -> Outcome | None:
         """What a call is charged that gave ``result``; None: that is not known yet.
@@ -141,7 +140,7 @@ class Call(NamedTuple):
     def _finished(self, lease: Lease, result: Any) -> Outcome | None:
         receipts.enter(result, lease)
         if self.route.kind not in ("metered", "later"):
-            return Outcome(Usage(max(1, lease.attempts)))
+            return lease.charged(Usage())
         http = _http_response(result)
         if http is None:
             return self._answered(lease, result)
@@ -172,17 +171,15 @@ class Call(NamedTuple):
         """The outcome of a whole answer."""
         used = usage_of(answer)
         if used is not None:
-            return Outcome(used._replace(requests=max(1, lease.attempts)), reported=True)
+            return lease.charged(used, reported=True)
         status, id = field(answer, "status"), field(answer, "id")
         if self.route.endpoint == "responses" and status in ("queued", "in_progress"):
             # It runs in the background: a later look at it will say what it used.
             look_later(self.guard, str(id), lease)
             return None
         if self.route.endpoint == "responses" and status in ("cancelled", "failed"):
-            return Outcome(lease.demand.keep._replace(requests=max(1, lease.attempts)))
-        event = UsageUnreadable(lease.id, lease.identity, lease.requested, self.route.endpoint)
-        self.guard.tell(event)
-        return AS_RESERVED
+            return lease.charged(lease.demand.keep)
+        return unreadable(self.guard, lease, self.route.endpoint)
 
 
 def intercept(

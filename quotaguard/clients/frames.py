@@ -14,6 +14,9 @@ from ..providers import Tally
 class Frames(Protocol):
     """Cuts a body into events."""
 
+    done: bool
+    """Whether the body has said that nothing follows."""
+
     def take(self, chunk: bytes, tally: Tally) -> bytes:
         """Tell the tally of the events that are complete; answers with what the caller is to
         see.

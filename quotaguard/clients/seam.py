@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from functools import partial
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from ..config import default_guard, private_guard
 from ..core.lease import Lease
@@ -22,8 +22,6 @@ from ..estimator import is_large
 from ..guard import Guard
 from ..identity import Identity, Who, name
 from .call import Call, Sdk, intercept
-
-C = TypeVar("C")
 
 QUOTA_ARGUMENTS = ("guard", "limits", "user", "tier", "org")
 """What a guarded client's constructor, ``copy`` and ``with_options`` take besides the SDK's own."""

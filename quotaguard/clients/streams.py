@@ -17,7 +17,7 @@ from ..counting import count_delivered
 from ..events import UsageUnreadable
 from ..providers import Provider
 from ..usage import Usage
-from .frames import AmazonEvents, ServerSentEvents, WholeBody
+from .frames import AmazonEvents, Frames, ServerSentEvents, WholeBody
 
 if TYPE_CHECKING:
     from ..guard import Guard
@@ -50,6 +50,12 @@ def look_later(guard: Guard, response: str, lease: Lease) -> None:
         guard.background.pop(oldest, None)
 
 
+def unreadable(guard: Guard, lease: Lease, endpoint: str) -> Outcome:
+    """The outcome of an answer whose usage can't be read; the hooks are told."""
+    guard.tell(UsageUnreadable(lease.id, lease.identity, lease.requested, endpoint))
+    return AS_RESERVED
+
+
 class Meter:
     """Hears a body, and settles its lease when the answer is complete or the body ends.
 
@@ -79,7 +85,7 @@ class Meter:
         self._response = response
         self._tally = provider.tally(endpoint, hiding)
         kind = str(http.headers.get("content-type", "")).lower()
-        self._frames: ServerSentEvents | AmazonEvents | WholeBody
+        self._frames: Frames
         if kind.startswith("application/vnd.amazon.eventstream"):
             self._frames = AmazonEvents()
         elif kind.startswith("text/event-stream") or (streaming and "json" not in kind):
@@ -139,18 +145,14 @@ class Meter:
 
     def _outcome(self) -> Outcome:
         """What the call used, as far as its body said."""
-        attempts = max(1, self.lease.attempts)
         used = self._tally.usage()
         if used is not None:
-            return Outcome(used._replace(requests=attempts), reported=True)
+            return self.lease.charged(used, reported=True)
         if self._opaque or isinstance(self._frames, WholeBody):
             return AS_RESERVED
         if self._tally.malformed:
-            lease = self.lease
-            event = UsageUnreadable(lease.id, lease.identity, lease.requested, self._endpoint)
-            self.guard.tell(event)
-            return AS_RESERVED
-        return Outcome(self._delivered()._replace(requests=attempts))
+            return unreadable(self.guard, self.lease, self._endpoint)
+        return self.lease.charged(self._delivered())
 
     def _delivered(self) -> Usage:
         """The input, and the output that reached us: what a stream that says no usage is charged.

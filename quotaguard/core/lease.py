@@ -191,6 +191,10 @@ class Lease:
             return Outcome(found._replace(requests=max(1, found.requests)))
         return Outcome(self.demand.keep) if failed else AS_RESERVED
 
+    def charged(self, used: Usage, *, reported: bool = False) -> Outcome:
+        """An answered call's outcome: what was used, and the HTTP requests made for it."""
+        return Outcome(used._replace(requests=max(1, self.attempts)), reported)
+
     def close(self) -> bool:
         """Take the right to settle: True for the first caller, False for all others."""
         try:

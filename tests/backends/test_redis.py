@@ -254,7 +254,7 @@ def _clients(server: RedisServer) -> dict[str, Callable[[], Any]]:
     }
 
 
-def _works_both_ways(backend: Any) -> None:
+def _check_both_ways(backend: Any) -> None:
     """One ledger, from threads and from tasks."""
 
     async def main() -> None:
@@ -274,7 +274,7 @@ def _works_both_ways(backend: Any) -> None:
 def test_any_client_serves_threads_and_tasks(server: RedisServer, kind: str) -> None:
     """URLs and ready clients, blocking and asyncio, whatever they decode."""
     client = _clients(server)[kind]()
-    _works_both_ways(open_backend(client, SystemClock()))
+    _check_both_ways(open_backend(client, SystemClock()))
 
 
 @pytest.mark.parametrize("kind", ["url", "blocking", "asyncio"])
@@ -282,12 +282,12 @@ def test_any_client_of_a_cluster_too(cluster: RedisCluster, kind: str) -> None:
     """The same for three nodes."""
     port = cluster.nodes[1].port
     if kind == "url":
-        _works_both_ways(open_backend(cluster.url, SystemClock()))
+        _check_both_ways(open_backend(cluster.url, SystemClock()))
     elif kind == "blocking":
         with redis.RedisCluster(port=port, host="127.0.0.1") as client:
-            _works_both_ways(open_backend(client, SystemClock()))
+            _check_both_ways(open_backend(client, SystemClock()))
     else:
-        _works_both_ways(
+        _check_both_ways(
             open_backend(redis.asyncio.RedisCluster(host="127.0.0.1", port=port), SystemClock())
         )
 
