@@ -15,8 +15,10 @@ from .errors import (
     BackendError,
     ConfigurationError,
     ModelNotAllowed,
+    PriceUnknown,
     QuotaExceeded,
     QuotaguardError,
+    QuotaWarning,
     RequestTooLarge,
     UnmeteredEndpoint,
 )
@@ -24,9 +26,11 @@ from .guard import Guard
 from .identity import Identity, acting_as
 from .limits import Limit
 from .policies import Fallback, Refuse, Wait
+from .pricing import Price
 from .receipts import Receipt, receipt
 from .tiers import Tier
 from .usage import Usage
+from .weights import Weights
 
 if TYPE_CHECKING:
     from .clients.anthropic import AsyncGuardedAnthropic, GuardedAnthropic
@@ -54,7 +58,10 @@ __all__ = [
     "Lease",
     "Limit",
     "ModelNotAllowed",
+    "Price",
+    "PriceUnknown",
     "QuotaExceeded",
+    "QuotaWarning",
     "QuotaguardError",
     "Receipt",
     "Refuse",
@@ -63,6 +70,7 @@ __all__ = [
     "UnmeteredEndpoint",
     "Usage",
     "Wait",
+    "Weights",
     "acting_as",
     "receipt",
     "token_limited",

@@ -11,10 +11,10 @@ from typing import Any, TextIO
 
 import click
 
-from . import counting, pricing
+from . import counting
 from .config import default_guard
 from .counting.parts import NAMES
-from .errors import QuotaguardError
+from .errors import PriceUnknown, QuotaguardError
 from .guard import Guard
 from .usage import Usage
 
@@ -40,7 +40,8 @@ def count(file: TextIO, endpoint: str | None, as_json: bool) -> None:
     if not isinstance(request, dict):
         raise click.ClickException(f"{file.name} holds no JSON object but {type(request).__name__}")
     endpoint = endpoint or _endpoint_of(request)
-    found = Guard().estimate(endpoint, request)
+    guard = Guard()
+    found = guard.estimate(endpoint, request)
     model = request.get("model")
     report: dict[str, Any] = {
         "endpoint": endpoint,
@@ -52,8 +53,8 @@ def count(file: TextIO, endpoint: str | None, as_json: bool) -> None:
     }
     try:
         most = Usage(1, found.input_tokens, found.output_tokens)
-        report["usd_at_most"] = float(pricing.cost(str(model), most))
-    except pricing.PriceUnknown as error:
+        report["usd_at_most"] = float(guard.prices.priced(most, str(model)).usd or 0)
+    except PriceUnknown as error:
         report["usd_at_most"] = None
         report["why_no_price"] = str(error)
     _show(report, as_json)

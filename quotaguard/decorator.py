@@ -11,6 +11,7 @@ import wrapt
 
 from .core.lease import Lease
 from .core.plan import Plan
+from .engine import Engine
 from .errors import ConfigurationError
 from .guard import Guard
 from .hold import Hold
@@ -158,12 +159,12 @@ async def _acall(call: _Prepared) -> Any:
     return result
 
 
-def _run(guard: Guard, plan: Plan[None] | None) -> None:
+def _run(guard: Engine, plan: Plan[None] | None) -> None:
     if plan is not None:
         guard.run(plan)
 
 
-async def _arun(guard: Guard, plan: Plan[None] | None) -> None:
+async def _arun(guard: Engine, plan: Plan[None] | None) -> None:
     if plan is not None:
         await guard.arun(plan)
 

@@ -6,6 +6,7 @@ QuotaguardError
 │   └── RequestTooLarge               429: a limit can never have room for this request
 ├── ModelNotAllowed                   403: the tier does not include this model
 ├── UnmeteredEndpoint                 strict mode: this endpoint spends without telling how much
+├── PriceUnknown (LookupError)        a limit in dollars applies, and nobody knows the model's price
 └── BackendError                      503: the ledger could not be reached
 
 On a guarded client the refusals are the SDK's errors as well (``openai.RateLimitError``,
@@ -26,6 +27,10 @@ class ConfigurationError(QuotaguardError, ValueError):
     """A wrong argument, limit, tier or file; the message says which, and what would be right."""
 
 
+class QuotaWarning(UserWarning):
+    """A limit is nearly used up (see ``warn_at``)."""
+
+
 class BackendError(QuotaguardError):
     """The ledger's backend could not be reached, or answered with an error (503-shaped)."""
 
@@ -36,6 +41,10 @@ class UnmeteredEndpoint(QuotaguardError):
     """``Guard(strict=True)`` refuses an endpoint whose spending cannot be metered."""
 
     status_code = 403
+
+
+class PriceUnknown(QuotaguardError, LookupError):
+    """A price is needed, and there is none for the model: unknown is never free."""
 
 
 class ModelNotAllowed(QuotaguardError):
@@ -153,8 +162,10 @@ def _rebuild(cls: type[QuotaguardError], facts: dict[str, Any]) -> QuotaguardErr
 
 
 def _amount(value: float) -> str:
-    """A count for people: whole numbers plain, fractions with two decimals."""
-    return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.2f}"
+    """A count for people: whole numbers plain, fractions with two decimals or three digits."""
+    if float(value).is_integer():
+        return f"{value:,.0f}"
+    return f"{value:,.2f}" if abs(value) >= 1 else f"{value:.3g}"
 
 
 def _seconds(value: float) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from .errors import QuotaguardError
+from .errors import ConfigurationError, QuotaguardError
 from .identity import Identity
 from .usage import Usage
 
@@ -51,10 +51,15 @@ class Waited(Event):
 
 @dataclass(frozen=True, slots=True)
 class FellBack(Event):
-    """Another model serves the call; ``limit`` had no room for the one asked for."""
+    """Another model serves the call.
+
+    Attributes:
+        served: that model.
+        limit: the limit that had no room for the one asked for; None: the tier does not include it.
+    """
 
     served: str
-    limit: str
+    limit: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +72,31 @@ class Admitted(Event):
 
 @dataclass(frozen=True, slots=True)
 class Refused(Event):
-    """The call may not go; the caller gets ``error``."""
+    """The call may not go; the caller gets ``error``.
+
+    Attributes:
+        estimated: what it was estimated to use.
+        enforced: False if the guard only observes, so that the call goes all the same.
+    """
 
     error: QuotaguardError
+    estimated: Usage
+    enforced: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Approaching(Event):
+    """A limit is nearly used up: this call took it past one of the shares that were to warn.
+
+    Attributes:
+        limit: the limit, as text.
+        share: the share of it that was passed, such as 0.8.
+        left: what is left of it, in units of its metric.
+    """
+
+    limit: str
+    share: float
+    left: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +104,26 @@ class Settled(Event):
     """The call is over and charged.
 
     Attributes:
-        used: what it used; None: nobody can tell, it was charged as reserved.
+        served: the model that served it.
+        reserved: what was estimated for it.
+        used: what it used, with its cost where that is known; None: nobody can tell, it was charged
+            as reserved.
         late: its lease had expired before.
+        because: why the model asked for did not serve it; None if it did.
+        waited: seconds that it stood in line.
+        in_full: nano-dollars that it would have cost with the model asked for; None: unknown.
+        observed: what would have been done with it, were the guard not only observing:
+            ``"refused"``, ``"delayed"`` or ``"downgraded"``; None: nothing.
     """
 
     served: str | None
     reserved: Usage
     used: Usage | None
     late: bool
+    because: str | None = None
+    waited: float = 0.0
+    in_full: int | None = None
+    observed: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +158,12 @@ class Teller:
     __slots__ = ("_hooks",)
 
     def __init__(self, hooks: Iterable[Hook]) -> None:
+        if callable(hooks) or not isinstance(hooks, Iterable):
+            raise ConfigurationError(f"hooks is a list of callables, not {hooks!r}")
         self._hooks = tuple(hooks)
+        for hook in self._hooks:
+            if not callable(hook):
+                raise ConfigurationError(f"a hook is a callable that takes an event, not {hook!r}")
 
     def __bool__(self) -> bool:
         return bool(self._hooks)

@@ -2,39 +2,34 @@
 
 from __future__ import annotations
 
-import itertools
-import os
-import secrets
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from functools import partial
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from . import errands
 from .backends import Backend, open_backend
 from .clock import Clock, SystemClock
-from .core.drive import adrive, drive
-from .core.lease import Demand, Lease, Outcome
-from .core.ops import BucketState, Candidate, Op, Peek
-from .core.plan import Ask, Option, Plan, admit, renew, settle
-from .errors import BackendError, ConfigurationError, ModelNotAllowed
-from .events import Hook, Refused, Teller
-from .hold import Hold, enclosing
-from .identity import Identity, current
+from .core.drive import adrive
+from .core.lease import Lease
+from .core.ops import BucketState, Peek
+from .core.plan import Plan
+from .engine import Engine
+from .errors import ConfigurationError
+from .events import Hook, Teller
+from .hold import Hold
+from .identity import Identity
 from .limits import Limit
 from .policies import Policy, policies
-from .providers import usage_of
+from .pricing import Price, Prices
+from .resolver import Resolver
 from .rules import Rules
-from .tiers import Tier
+from .tiers import Tier, thresholds
 
 if TYPE_CHECKING:  # counting is a third of what importing this package would take
     from .counting import Factor
     from .estimator import Estimation, ReserveOutput
 
-Demands: TypeAlias = Callable[[str | None, Identity], Demand]
-"""What a call of a model is estimated to use, for an identity."""
-T = TypeVar("T")
 C = TypeVar("C")
 
 LEASE_SECONDS = 900.0
@@ -44,29 +39,8 @@ that only a dead holder's expires. Streams renew it."""
 OUTPUT_GUESS = 512
 """Tokens assumed for an answer of which nothing is known; soft, so that it refuses nothing."""
 
-switched_on = True
-"""False while `quotaguard.testing.disabled` lasts: then everything is admitted, uncounted."""
 
-_prefix = secrets.token_hex(6)
-_numbers = itertools.count(1)
-
-
-def _new_prefix() -> None:
-    global _prefix
-    _prefix = secrets.token_hex(6)
-
-
-os.register_at_fork(after_in_child=_new_prefix)
-
-
-class _Settling(NamedTuple):
-    """An errand: settle a lease."""
-
-    lease: Lease
-    outcome: Callable[[], Outcome]
-
-
-class Guard:
+class Guard(Engine):
     """Limits, tiers and the ledger that keeps them.
 
     Args:
@@ -93,6 +67,18 @@ class Guard:
         count: ``"exact"``: every call is counted before it is admitted. ``"when_close"``: a call
             reserves a cheap upper bound (its bytes) if that fits, and is counted only if not; the
             real usage settles either way.
+        prices: shell pattern of a model -> its `Price`, before what the list of genai-prices says.
+        unknown_price: where a limit on money needs a price that nobody knows, ``"refuse"`` the call
+            (`PriceUnknown`), or ``"warn"`` and take the dearest of the list.
+        warn_at: shares of each limit, such as 0.8, that warn when a call takes a limit past them:
+            by an `Approaching` event, the log, and a `QuotaWarning`.
+        mode: ``"enforce"``, or ``"observe"``: decide and tell, and let every call go as it is.
+        tier_of: which tier a caller has who names none: a callable, perhaps a coroutine function,
+            of the `Identity`, that gives a tier's name, a `Tier` with limits of the caller's own,
+            or None for the default tier. It sees the user's own name.
+        tier_seconds: how long its answer holds.
+        identity_hash: a secret (bytes) to hash users' names with (HMAC-SHA256), or a callable: then
+            only the hash appears in keys, events, errors and logs.
 
     Raises:
         ConfigurationError: an argument is wrong; the message names it and what would be right.
@@ -102,7 +88,7 @@ class Guard:
         self,
         *,
         tiers: Iterable[Tier] = (),
-        limits: Iterable[str | Limit] = (),
+        limits: Iterable[str | Limit | Mapping[str, Any]] = (),
         backend: str | Backend = "memory://",
         default_tier: str | None = None,
         when_exceeded: Iterable[Policy] | Policy = (),
@@ -117,116 +103,68 @@ class Guard:
         reserve_output: ReserveOutput = "max",
         output_guess: int = OUTPUT_GUESS,
         count: str = "exact",
+        prices: Mapping[str, Price | Mapping[str, Any]] = MappingProxyType({}),
+        unknown_price: str = "refuse",
+        warn_at: float | Iterable[float] = (),
+        mode: str = "enforce",
+        tier_of: Callable[[Identity], Any] | None = None,
+        tier_seconds: float = 60.0,
+        identity_hash: bytes | Callable[[str], str] | None = None,
     ) -> None:
-        self.clock: Clock = clock or SystemClock()
-        self.rules = Rules(tiers, limits, default_tier, anonymous)
+        self.clock = _clock(clock)
+        self.prices = Prices(prices, unknown_price, self.clock.now)
+        self.rules = Rules(tiers, limits, default_tier, anonymous, self.prices)
+        seconds = _positive(tier_seconds, "tier_seconds")
+        self.resolver = Resolver(tier_of, seconds, self.clock.now)
         self._policies = policies(when_exceeded)
-        if on_backend_error not in ("refuse", "allow"):
-            raise ConfigurationError(
-                f"on_backend_error is 'refuse' or 'allow', not {on_backend_error!r}"
-            )
-        self._on_backend_error = on_backend_error
+        self._on_backend_error = _one_of(on_backend_error, "on_backend_error", "refuse", "allow")
         self._lease_seconds = _positive(lease_seconds, "lease_seconds")
         self.tell = Teller(hooks)
-        """Tells the hooks of an event."""
         self.strict = strict
         self.count_unmetered = count_unmetered
         self.ask_for_usage = ask_for_usage
-        if count not in ("exact", "when_close"):
-            raise ConfigurationError(f"count is 'exact' or 'when_close', not {count!r}")
-        self._rough = count == "when_close"
+        self._rough = _one_of(count, "count", "exact", "when_close") == "when_close"
+        self._observing = _one_of(mode, "mode", "enforce", "observe") == "observe"
+        self._warn_at = thresholds(warn_at, "warn_at")
+        if not (identity_hash is None or callable(identity_hash) or _is_secret(identity_hash)):
+            raise ConfigurationError(
+                f"identity_hash is a secret of bytes or a callable, not {type(identity_hash)}"
+            )
+        self._identity_hash = identity_hash
         self.output_guess = int(_positive(output_guess, "output_guess"))
         from .estimator import Estimator
 
         self.estimator = Estimator(reserve_output, self.output_guess)
         self.backend = open_backend(backend, self.clock)
-        self._errands: SimpleQueue[_Settling | Op] = SimpleQueue()
-        self.background: dict[str, Lease] = {}
-        """Open leases of responses that run on the provider's side, by the response's id."""
+        self._errands = SimpleQueue()
+        self.background = {}
 
-    # -- reserving and settling ------------------------------------------------------------------
-
-    def admission(
+    def update(
         self,
-        who: Identity,
-        model: str | None,
-        demand: Demands,
-        rough: Demands | None = None,
-    ) -> Plan[Lease]:
-        """The plan that reserves for a call; run it with `run` or `arun`.
+        *,
+        tiers: Iterable[Tier] | None = None,
+        limits: Iterable[str | Limit | Mapping[str, Any]] | None = None,
+        default_tier: str | None = None,
+    ) -> None:
+        """Change the plans while calls go on; what is left out stays.
 
-        Args:
-            who: what the caller says of itself; `acting_as` goes before it.
-            model: the model that is asked for.
-            demand: what a model (the one asked for, or a fallback) is estimated to use for an
-                identity.
-            rough: an upper bound of that which costs less to have, if there is one.
+        Levels carry over where a limit is about the same thing as before, whatever its amount.
+        Calls that were admitted are settled by the limits that admitted them.
 
         Raises:
-            ModelNotAllowed: the tier leaves the model out.
-            ConfigurationError: the user or tier is missing or unknown.
+            ConfigurationError: an argument is wrong; then nothing changes.
         """
-        id = f"{_prefix}-{next(_numbers)}"
-        if not switched_on:
-            identity = current().over(who)
-            return _free(Lease(id, identity, model, model, demand(model, identity), (), (), ()))
-        identity, tier = self.rules.resolve(who)
-        if not tier.allows(model):
-            error = ModelNotAllowed(model=model or "", tier=tier.name, allowed=tier.models)
-            self.tell(Refused(id, identity, model, error))
-            raise error
-        outer = enclosing(self)
-        replaces = outer is not None and outer.is_open and outer.identity == identity
-
-        def option(model: str | None, demand: Demands = demand) -> Option:
-            estimated = demand(model, identity)
-            charges = self.rules.charges(tier, identity, model, estimated)
-            return Option(estimated, Candidate(model, charges))
-
-        ask = Ask(
-            id,
-            identity,
-            model,
-            option,
-            tier.allows,
-            self._policies if tier.when_exceeded is None else tier.when_exceeded,
-            self._lease_seconds,
-            self._on_backend_error,
-            outer.id if replaces and outer is not None else None,
-            partial(option, demand=rough) if rough is not None and self._rough else None,
+        old = self.rules
+        self.rules = Rules(
+            old.tiers.values() if tiers is None else tiers,
+            old.limits if limits is None else limits,
+            default_tier or (old.default if tiers is None else None),
+            old.anonymous,
+            self.prices,
         )
-        return self._admitting(ask, outer)
+        self.resolver.forget()
 
-    def _admitting(self, ask: Ask, outer: Lease | None) -> Plan[Lease]:
-        lease = yield from admit(ask, self.clock.now, self.tell, self._later)
-        lease.read = usage_of
-        lease.renew_at = self.clock.now() + self._lease_seconds / 2
-        if outer is not None:
-            outer.spent_inside()
-        return lease
-
-    def settlement(self, lease: Lease, outcome: Outcome) -> Plan[None]:
-        """The plan that charges what a call used; the caller holds the right (`Lease.close`)."""
-        if outcome.reported and outcome.used is not None:
-            self.estimator.learn(lease.identity.user, lease.model, lease.demand, outcome.used)
-        return settle(lease, outcome, self.tell, self._later)
-
-    def run(self, plan: Plan[T]) -> T:
-        """Carry a plan out, blocking."""
-        if not self._errands.empty():
-            self.run_errands()
-        return drive(plan, self.backend)
-
-    async def arun(self, plan: Plan[T]) -> T:
-        """Carry a plan out, awaiting."""
-        if not self._errands.empty():
-            await adrive(self._catching_up(), self.backend)
-        return await adrive(plan, self.backend)
-
-    def renewal(self, lease: Lease) -> Plan[None]:
-        """The plan that lets a long call's lease go on."""
-        lease.renew_at = self.clock.now() + self._lease_seconds / 2
-        return renew(lease, self._lease_seconds)
+    # -- around a block --------------------------------------------------------------------------
 
     def hold(
         self,
@@ -294,11 +232,14 @@ class Guard:
         return await self.arun(self._looking(Identity(user, org, tier), model))
 
     def _looking(self, who: Identity, model: str | None) -> Plan[tuple[BucketState, ...]]:
-        identity, tier = self.rules.resolve(who)
-        answer: tuple[BucketState, ...] = yield Peek(
+        identity, tier = yield from self.caller(who)
+        found: tuple[BucketState, ...] = yield Peek(
             tuple(self.rules.buckets(tier, identity, model))
         )
-        return answer
+        return tuple(
+            state._replace(left=state.left / state.limit.scale, held=state.held / state.limit.scale)
+            for state in found
+        )
 
     def estimate(
         self, endpoint: str, request: Mapping[str, Any], *, user: str | None = None
@@ -352,47 +293,27 @@ class Guard:
         else:
             await closing()
 
-    def abandon(self, lease: Lease, outcome: Callable[[], Outcome]) -> None:
-        """Settle a lease soon, from a finalizer; the caller holds the right (`Lease.close`).
-
-        What it used is worked out then too: counting takes locks, which a finalizer may not.
-        """
-        self._errands.put(_Settling(lease, outcome))
-        errands.ring(self)
-
-    def _later(self, op: Op) -> None:
-        self._errands.put(op)
-
-    def run_errands(self) -> None:
-        """Carry out what finalizers and failed sends left behind."""
-        drive(self._catching_up(), self.backend)
-
-    def _catching_up(self) -> Plan[None]:
-        """Errands in order; what the backend fails at again stays, and what is behind it."""
-        for _ in range(self._errands.qsize()):
-            errand = errands.take(self._errands)
-            if isinstance(errand, _Settling):
-                yield from self.settlement(errand.lease, errand.outcome())
-            elif errand is not None:
-                try:
-                    yield errand
-                except BaseException as error:
-                    self._later(errand)
-                    if isinstance(error, BackendError):
-                        return
-                    raise
-
     def __repr__(self) -> str:
         return f"<Guard tiers={list(self.rules.tiers)} backend={type(self.backend).__name__}>"
-
-
-def _free(lease: Lease) -> Plan[Lease]:
-    """A plan that asks nobody."""
-    yield from ()
-    return lease
 
 
 def _positive(value: object, what: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
         raise ConfigurationError(f"{what} is a number > 0, not {value!r}")
     return value
+
+
+def _one_of(value: object, what: str, *choices: str) -> str:
+    if value not in choices:
+        raise ConfigurationError(f"{what} is {' or '.join(map(repr, choices))}, not {value!r}")
+    return str(value)
+
+
+def _is_secret(value: object) -> bool:
+    return isinstance(value, bytes) and len(value) > 0
+
+
+def _clock(given: Clock | None) -> Clock:
+    if given is not None and not callable(getattr(given, "now", None)):
+        raise ConfigurationError(f"clock is a quotaguard.clock.Clock, not {given!r}")
+    return given or SystemClock()

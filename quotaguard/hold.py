@@ -14,13 +14,13 @@ from .identity import Identity, acting_as
 from .usage import Usage
 
 if TYPE_CHECKING:
-    from .guard import Guard
+    from .engine import Engine
 
 
 class _Frame(NamedTuple):
     """A hold that is running, and the one around it."""
 
-    guard: Guard
+    guard: Engine
     lease: Lease
     outer: _Frame | None
 
@@ -28,7 +28,7 @@ class _Frame(NamedTuple):
 _running: ContextVar[_Frame | None] = ContextVar("quotaguard_running", default=None)
 
 
-def enclosing(guard: Guard) -> Lease | None:
+def enclosing(guard: Engine) -> Lease | None:
     """The lease of the innermost hold of that guard that the caller is in."""
     frame = _running.get()
     while frame is not None and frame.guard is not guard:
@@ -41,7 +41,7 @@ class _Inside:
 
     __slots__ = ("_acting", "_frame", "_token")
 
-    def __init__(self, guard: Guard, lease: Lease) -> None:
+    def __init__(self, guard: Engine, lease: Lease) -> None:
         who = lease.identity
         self._acting = acting_as(who.user, org=who.org, tier=who.tier)
         self._frame = _Frame(guard, lease, _running.get())
@@ -67,7 +67,7 @@ class Hold:
 
     def __init__(
         self,
-        guard: Guard,
+        guard: Engine,
         who: Identity,
         model: str | None,
         input_tokens: int,

@@ -9,26 +9,55 @@ unless the text says otherwise (``"10k tokens/rolling day"`` is a bucket).
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from fnmatch import fnmatchcase
-from operator import attrgetter
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 from .errors import ConfigurationError
-from .usage import Usage
+from .models import matches
+from .usage import NANO, Usage
+from .weights import Measure, Weights
 from .windows import UNITS as WINDOW_UNITS
 from .windows import zone
 
 Scope = Literal["user", "org", "global"]
 OnExpire = Literal["keep_input", "keep_all", "return_all"]
 
-METRICS: Mapping[str, Callable[[Usage], float]] = MappingProxyType(
-    {name: attrgetter(name) for name in ("requests", "tokens", "input_tokens", "output_tokens")}
+
+def _requests(usage: Usage, _: str | None) -> float:
+    return usage.requests
+
+
+def _tokens(usage: Usage, _: str | None) -> float:
+    return usage.input_tokens + usage.output_tokens
+
+
+def _input_tokens(usage: Usage, _: str | None) -> float:
+    return usage.input_tokens
+
+
+def _output_tokens(usage: Usage, _: str | None) -> float:
+    return usage.output_tokens
+
+
+def _usd(usage: Usage, _: str | None) -> float:
+    if usage.nano_usd is None:
+        raise ValueError(f"the cost of {usage!r} was not asked for")
+    return usage.nano_usd
+
+
+METRICS: Mapping[str, Measure] = MappingProxyType(
+    {
+        "requests": _requests,
+        "tokens": _tokens,
+        "input_tokens": _input_tokens,
+        "output_tokens": _output_tokens,
+        "usd": _usd,
+    }
 )
-"""Metric name -> how to read it from a Usage. A new metric is one entry here."""
+"""Metric name -> how to measure a call. A new metric is one entry here."""
 
 _SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400, "week": 604800, "month": 2592000}
 _SCOPES: dict[str, Scope] = {"user": "user", "org": "org", "global": "global"}
@@ -36,11 +65,11 @@ _MULTIPLIERS = {"": 1, "k": 1_000, "m": 1_000_000, "b": 1_000_000_000}
 _EXAMPLES = (
     "'10k tokens/day', '90k tokens/minute', '20 requests/minute', '100 tokens/second burst 10k', "
     "'10k tokens/rolling day', '1M tokens/day per org', '5k tokens/hour for gpt-4o*', "
-    "'10k tokens/day in Europe/Paris'"
+    "'10k tokens/day in Europe/Paris', '$5/day'"
 )
 _NUMBER = r"(?:\d{1,3}(?:[,_]\d{3})+|\d+|(?=\.\d))(?:\.\d+)?\s*(?:[kmb]\b)?"
 _TEXT = re.compile(
-    rf"""\s*(?P<amount>{_NUMBER})\s*(?P<metric>[a-z_]+(?:\s+tokens)?)
+    rf"""\s*(?:\$\s*(?P<dollars>{_NUMBER})|(?P<amount>{_NUMBER})\s*(?P<metric>[a-z_]+(?:\s+tokens)?))
     \s*(?:/|\bper\b)\s*(?P<rolling>rolling\s+)?(?P<count>\d+(?:\.\d+)?)?\s*
     (?P<unit>seconds?|sec|s|minutes?|min|hours?|h|days?|d|weeks?|w|months?)
     (?:\s+burst\s+(?P<burst>{_NUMBER}))?
@@ -64,7 +93,7 @@ class Limit:
     """At most ``amount`` of ``metric`` per ``period``.
 
     Attributes:
-        amount: how much, in units of the metric; 0 blocks.
+        amount: how much, in units of the metric (``usd``: US dollars); 0 blocks.
         metric: a key of `METRICS`.
         period: seconds for a bucket; ``"day"``, ``"week"`` or ``"month"`` for a calendar window.
         burst: the most that a bucket holds (default: ``amount``); windows have none.
@@ -73,6 +102,7 @@ class Limit:
         tz: the IANA time zone of a window's boundaries.
         on_expire: what a reservation whose holder died leaves charged: its input
             (``"keep_input"``), everything (``"keep_all"``) or nothing (``"return_all"``).
+        weights: what counts toward a limit on tokens, and how much; None: every token counts 1.
 
     Raises:
         ConfigurationError: a value is out of range or unknown; the message says which.
@@ -86,6 +116,7 @@ class Limit:
     models: tuple[str, ...] = ()
     tz: str = "UTC"
     on_expire: OnExpire = "keep_input"
+    weights: Weights | None = None
     id: str = field(init=False, repr=False, compare=False)
     """Names the bucket among its owner's. It leaves the amount out, so that changing a limit's
     amount (or a user's tier) carries over what was used."""
@@ -99,16 +130,21 @@ class Limit:
     """Units by which the bucket may be short because doubles round: a millionth, or what refills
     between two instants that a double tells apart. Who comes back after exactly the computed wait
     must find room."""
+    scale: float = field(init=False, repr=False, compare=False)
+    """Ledger units in a unit of the metric: the ledger counts money in nano-dollars, so that sums
+    are exact. ``rate``, ``ceiling`` and ``slack`` are in ledger units."""
     text: str = field(init=False, repr=False, compare=False)
     """The limit as it is written, for people."""
-    read: Callable[[Usage], float] = field(init=False, repr=False, compare=False)
-    """The metric's value in a Usage."""
+    measure: Measure = field(init=False, repr=False, compare=False)
+    """How much a usage of a model counts toward it, in ledger units."""
 
     def __post_init__(self) -> None:
         self._validate()
+        self._validate_burst()
         window = isinstance(self.period, str)
-        rate = 0.0 if window else self.amount / float(self.period)
-        ceiling = float(self.amount if self.burst is None else self.burst)
+        scale = NANO if self.metric == "usd" else 1.0
+        rate = 0.0 if window else self.amount * scale / float(self.period)
+        ceiling = float(self.amount if self.burst is None else self.burst) * scale
         parts = [self.metric, str(self.period) if window else f"{_digits(float(self.period))}s"]
         if window and self.tz != "UTC":
             parts.append(self.tz)
@@ -118,7 +154,10 @@ class Limit:
         object.__setattr__(self, "rate", rate)
         object.__setattr__(self, "ceiling", ceiling)
         object.__setattr__(self, "slack", max(1e-6, ceiling * 1e-12, rate * _GRAIN))
-        object.__setattr__(self, "read", METRICS[self.metric])
+        object.__setattr__(self, "scale", scale)
+        plain = METRICS[self.metric]
+        measure = plain if self.weights is None else self.weights.measure(self.metric)
+        object.__setattr__(self, "measure", measure)
         object.__setattr__(self, "text", self._written())
 
     def _validate(self) -> None:
@@ -140,13 +179,6 @@ class Limit:
             zone(self.tz)
         elif not _is_number(self.period) or self.period <= 0:
             raise ConfigurationError(f"a period is a number of seconds > 0, not {self.period!r}")
-        if self.burst is not None and (not _is_number(self.burst) or self.burst < 0):
-            raise ConfigurationError(f"a burst is a number >= 0, not {self.burst!r}")
-        if self.burst and not self.amount:
-            raise ConfigurationError(
-                f"a limit of 0 blocks, so its burst of {self.burst!r} would never come back; "
-                "leave the burst out"
-            )
         if self.scope not in _SCOPES:
             raise ConfigurationError(f"a scope is user, org or global, not {self.scope!r}")
         if not isinstance(self.models, tuple) or not all(
@@ -159,6 +191,21 @@ class Limit:
             raise ConfigurationError(
                 f"on_expire is keep_input, keep_all or return_all, not {self.on_expire!r}"
             )
+        if self.weights is not None:
+            if not self.metric.endswith("tokens"):
+                raise ConfigurationError(
+                    f"weights are for limits on tokens; a limit on {self.metric} has none"
+                )
+            object.__setattr__(self, "weights", Weights.of(self.weights))
+
+    def _validate_burst(self) -> None:
+        if self.burst is not None and (not _is_number(self.burst) or self.burst < 0):
+            raise ConfigurationError(f"a burst is a number >= 0, not {self.burst!r}")
+        if self.burst and not self.amount:
+            raise ConfigurationError(
+                f"a limit of 0 blocks, so its burst of {self.burst!r} would never come back; "
+                "leave the burst out"
+            )
 
     def covers(self, model: str | None) -> bool:
         """Whether a call to ``model`` counts toward this limit."""
@@ -167,27 +214,32 @@ class Limit:
         )
 
     @classmethod
-    def parse(cls, text: str | Limit) -> Limit:
+    def parse(cls, text: str | Limit | Mapping[str, Any]) -> Limit:
         """Reads the string form, for example ``"10k tokens/day"``; a Limit is returned as it is.
+
+        A mapping, as a file has, holds the string as ``limit`` and beside it what strings cannot
+        say: ``{"limit": "10k tokens/day", "weights": {"cached": 0}}``.
 
         Raises:
             ConfigurationError: the text is not of that form; the message gives examples.
         """
         if isinstance(text, Limit):
             return text
+        if isinstance(text, Mapping):
+            return cls._from_mapping(text)
         found = _TEXT.fullmatch(text) if isinstance(text, str) else None
         if found is None:
             raise ConfigurationError(f"cannot read the limit {text!r}; examples: {_EXAMPLES}")
         unit = found["unit"].lower()
         unit = _UNIT_NAMES.get(unit, unit.removesuffix("s"))
-        metric = re.sub(r"\s+", "_", found["metric"].lower())
+        metric = re.sub(r"\s+", "_", (found["metric"] or "usd").lower())
         if metric in ("request", "token"):
             metric += "s"
         rolling = found["rolling"] or found["count"] or unit not in WINDOW_UNITS
         if found["tz"] and rolling:
             raise ConfigurationError(f"only calendar windows have a time zone, not {text!r}")
         return cls(
-            amount=_number(found["amount"]),
+            amount=_number(found["dollars"] or found["amount"]),
             metric=metric,
             period=float(found["count"] or 1) * _SECONDS[unit] if rolling else unit,
             burst=_number(found["burst"]) if found["burst"] else None,
@@ -196,11 +248,25 @@ class Limit:
             tz=found["tz"] or "UTC",
         )
 
+    @classmethod
+    def _from_mapping(cls, said: Mapping[str, Any]) -> Limit:
+        more = {key: value for key, value in said.items() if key != "limit"}
+        if "limit" not in said or not more.keys() <= _BESIDE:
+            raise ConfigurationError(
+                f"a limit is a text or a table with limit and any of {', '.join(sorted(_BESIDE))}, "
+                f"not {dict(said)!r}"
+            )
+        return replace(cls.parse(said["limit"]), **more)
+
     def __str__(self) -> str:
         return self.text
 
     def _written(self) -> str:
-        text = f"{_short(self.amount)} {self.metric.replace('_', ' ')}/{self._period_text()}"
+        if self.metric == "usd":
+            text = f"${_digits(self.amount)}/{self._period_text()}"
+        else:
+            what = self.metric.replace("_", " ")
+            text = f"{_short(self.amount)} {what}/{self._period_text()}"
         if self.burst is not None:
             text += f" burst {_short(self.burst)}"
         if self.scope != "user":
@@ -223,15 +289,8 @@ class Limit:
         return f"{_digits(self.period)} seconds"
 
 
-def matches(model: str, pattern: str) -> bool:
-    """Whether a model name fits a shell pattern, or is a dated snapshot of the model it names."""
-    return fnmatchcase(model, pattern) or (
-        model.startswith(pattern) and _SNAPSHOT.fullmatch(model[len(pattern) :]) is not None
-    )
-
-
 _GRAIN = 2.0**-22  # seconds between two doubles near today's time since the epoch
-_SNAPSHOT = re.compile(r"-\d{4}-?\d{2}-?\d{2}")
+_BESIDE = frozenset({"on_expire", "weights"})  # what the string form has no words for
 
 
 def _is_number(value: object) -> bool:

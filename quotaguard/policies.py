@@ -8,18 +8,23 @@ refuses at its end.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from .errors import ConfigurationError
+from .identity import Identity
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState
 
 Curve: TypeAlias = "Callable[[RetryCallState], float]"
 """A tenacity wait strategy, such as ``wait_random(0, 1)`` or ``wait_random_exponential(max=5)``."""
+
+Adapt: TypeAlias = (
+    "Mapping[str, Mapping[str, Any]] | Callable[[Mapping[str, Any], str], Mapping[str, Any]]"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +34,63 @@ class Refuse:
 
 @dataclass(frozen=True, slots=True)
 class Fallback:
-    """Serve the first of these models that has room; the reservation itself decides which."""
+    """Serve the first of these models that has room; the reservation itself decides which.
+
+    Attributes:
+        models: their names, in the order they are tried.
+        at: the share of a limit that is used up before the model asked for gives way: 1.0 is all of
+            it, 0.8 saves the last fifth for when these models have no room either.
+        adapt: what is changed in the body of a request that another model serves, over what the
+            table for that model does (`quotaguard.providers.adapting`): a mapping from the model's
+            name to a mapping of fields (None takes a field out), or a callable of body and model
+            that gives the body.
+        opt_out: a callable of the caller's `Identity`: true for who would rather be refused.
+
+    Raises:
+        ConfigurationError: a value is wrong.
+    """
 
     models: tuple[str, ...]
+    at: float = 1.0
+    adapt: Adapt | None = None
+    opt_out: Callable[[Identity], object] | None = None
 
-    def __init__(self, *models: str) -> None:
+    def __init__(
+        self,
+        *models: str,
+        at: float = 1.0,
+        adapt: Adapt | None = None,
+        opt_out: Callable[[Identity], object] | None = None,
+    ) -> None:
         if not models or not all(isinstance(m, str) and m for m in models):
             raise ConfigurationError(f"Fallback takes the names of models, not {models!r}")
+        if isinstance(at, bool) or not isinstance(at, (int, float)) or not 0 < at <= 1:
+            raise ConfigurationError(f"at is a share of the limit such as 0.8, not {at!r}")
+        if not (adapt is None or callable(adapt) or _is_table(adapt, models)):
+            raise ConfigurationError(
+                "adapt maps models of the Fallback to fields such as {'temperature': None}, or is "
+                f"a callable of body and model; not {adapt!r}"
+            )
+        if opt_out is not None and not callable(opt_out):
+            raise ConfigurationError(f"opt_out is a callable of the identity, not {opt_out!r}")
         object.__setattr__(self, "models", models)
+        object.__setattr__(self, "at", float(at))
+        object.__setattr__(self, "adapt", adapt)
+        object.__setattr__(self, "opt_out", opt_out)
+
+    def adapted(self, body: Mapping[str, Any], model: str) -> Mapping[str, Any]:
+        """The body for a model, after what its table changed."""
+        if callable(self.adapt):
+            return self.adapt(body, model)
+        changes = (self.adapt or {}).get(model, {})
+        kept = {key: value for key, value in body.items() if key not in changes}
+        return kept | {key: value for key, value in changes.items() if value is not None}
+
+
+def _is_table(adapt: object, models: tuple[str, ...]) -> bool:
+    return isinstance(adapt, Mapping) and all(
+        model in models and isinstance(fields, Mapping) for model, fields in adapt.items()
+    )
 
 
 @lru_cache(maxsize=1)

@@ -2,18 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 from .core.lease import Demand
 from .core.ops import Charge, Owner
 from .errors import ConfigurationError
 from .identity import Identity, current, name
 from .limits import Limit
+from .pricing import Prices
 from .tiers import Tier, distinct
+
+_COMPILED = 4096
+"""Tiers whose limits are kept at hand; a resolver may make one for each user."""
+_MUCH = 2.0**53
+"""Tokens; more than any request has."""
+
+
+class _Applied(NamedTuple):
+    """A tier's limits and everybody's."""
+
+    tier: Tier
+    limits: tuple[Limit, ...]
+    always: bool
+    """Whether they apply to every call, whatever its model and org."""
+    usd: bool
+    """Whether one of them is on money."""
 
 
 class Rules:
     """Tiers by name, and limits for everybody.
+
+    Args:
+        tiers, limits, default_tier, anonymous: as `quotaguard.Guard` takes them.
+        prices: what calls cost, for limits on money.
 
     Raises:
         ConfigurationError: two tiers have one name, two limits of a tier and the guard are about
@@ -23,29 +45,30 @@ class Rules:
     def __init__(
         self,
         tiers: Iterable[Tier],
-        limits: Iterable[str | Limit],
+        limits: Iterable[str | Limit | Mapping[str, Any]],
         default_tier: str | None,
         anonymous: str | None,
+        prices: Prices,
     ) -> None:
-        everybodys = distinct(limits, "the guard")
-        self.tiers = _by_name(tiers, everybodys)
-        self._limits_of = {name: (*t.limits, *everybodys) for name, t in self.tiers.items()}
-        self._default = name(default_tier, "default_tier")
-        if self._default is None and len(self.tiers) == 1:
-            self._default = next(iter(self.tiers))
-        if self._default is not None:
-            self.tier(self._default)
-        self._anonymous = name(anonymous, "anonymous")
+        self.limits = distinct(limits, "the guard")
+        self.tiers = _by_name(tiers)
+        self._prices = prices
+        self._compiled: dict[int, _Applied] = {}
+        for tier in self.tiers.values():
+            self._applied(tier)
+        self.default = name(default_tier, "default_tier")
+        if self.default is None and len(self.tiers) == 1:
+            self.default = next(iter(self.tiers))
+        if self.default is not None:
+            self.tier(self.default)
+        self.anonymous = name(anonymous, "anonymous")
 
-    def resolve(self, who: Identity) -> tuple[Identity, Tier]:
-        """The identity that acts now, complete as far as it can be, and its tier.
-
-        Raises:
-            ConfigurationError: the tier is missing or unknown.
-        """
-        identity = current().over(who)
-        tier = self.tier(identity.tier)
-        return Identity(identity.user or self._anonymous, identity.org, tier.name), tier
+    def who(self, said: Identity) -> Identity:
+        """The identity that acts now, before its tier is known."""
+        identity = current().over(said)
+        if identity.user is None and self.anonymous is not None:
+            return identity._replace(user=self.anonymous)
+        return identity
 
     def tier(self, wanted: str | None) -> Tier:
         """The tier of that name; None: the default one.
@@ -54,7 +77,7 @@ class Rules:
             ConfigurationError: there is none.
         """
         if wanted is None:
-            wanted = self._default
+            wanted = self.default
             if wanted is None:
                 raise ConfigurationError(
                     "no tier: say tier= on the client or in acting_as, or give the guard a "
@@ -65,13 +88,34 @@ class Rules:
             raise ConfigurationError(f"unknown tier {wanted!r}; known: {', '.join(self.tiers)}")
         return tier
 
-    def _applying(self, tier: Tier, identity: Identity, model: str | None) -> list[Limit]:
+    def _applied(self, tier: Tier) -> _Applied:
+        found = self._compiled.get(id(tier))
+        if found is not None and found.tier is tier:
+            return found
+        where = f"tier {tier.name!r} and the guard together"
+        limits = distinct((*tier.limits, *self.limits), where)
+        found = _Applied(
+            tier,
+            limits,
+            not any(limit.models or limit.scope == "org" for limit in limits),
+            any(limit.metric == "usd" for limit in limits),
+        )
+        if len(self._compiled) >= _COMPILED:
+            self._compiled.clear()
+        self._compiled[id(tier)] = found
+        return found
+
+    def limits_of(self, tier: Tier, identity: Identity) -> list[Limit]:
+        """The limits that some call of an identity comes under."""
+        limits = self._applied(tier).limits
+        return [limit for limit in limits if limit.scope != "org" or identity.org is not None]
+
+    def _applying(self, tier: Tier, identity: Identity, model: str | None) -> Iterable[Limit]:
         """The limits that a call of the model comes under."""
-        return [
-            limit
-            for limit in self._limits_of[tier.name]
-            if limit.covers(model) and (limit.scope != "org" or identity.org is not None)
-        ]
+        applied = self._applied(tier)
+        if applied.always:
+            return applied.limits
+        return [limit for limit in self.limits_of(tier, identity) if limit.covers(model)]
 
     def buckets(
         self, tier: Tier, identity: Identity, model: str | None
@@ -79,44 +123,68 @@ class Rules:
         """The buckets that a call of the model draws from."""
         return [(_owner(limit, identity), limit) for limit in self._applying(tier, identity, model)]
 
-    def most_input(self, identity: Identity, model: str | None) -> float | None:
-        """The least that a bucket for tokens can hold, of those that a call draws from; None if it
-        draws from none.
+    def most_input(self, tier: Tier, identity: Identity, model: str | None) -> float | None:
+        """The most input tokens that every bucket can hold, of those that a call draws from; None
+        if none of them depends on tokens.
         """
-        tier = self.tier(identity.tier)
-        return min(
-            (
-                limit.ceiling
-                for limit in self._applying(tier, identity, model)
-                if limit.metric in ("tokens", "input_tokens")
-            ),
-            default=None,
-        )
+        most: float | None = None
+        for limit in self._applying(tier, identity, model):
+            if limit.metric in ("tokens", "input_tokens"):
+                weight = 1.0 if limit.weights is None else limit.weights.of_model(model)
+                holds = limit.ceiling / weight if weight > 0.0 else _MUCH
+            elif limit.metric == "usd":
+                holds = _MUCH
+            else:
+                continue
+            most = holds if most is None or holds < most else most
+        return most
 
     def charges(
-        self, tier: Tier, identity: Identity, model: str | None, demand: Demand
+        self,
+        tier: Tier,
+        identity: Identity,
+        model: str | None,
+        demand: Demand,
+        untouched: float = 0.0,
     ) -> tuple[Charge, ...]:
-        """What a call charges each of them."""
+        """What a call charges each of them.
+
+        Args:
+            untouched: the share of each limit that must be left.
+
+        Raises:
+            PriceUnknown: a limit on money applies, and the model has no price.
+        """
         high, keep = demand.high, demand.keep
+        if self._applied(tier).usd:
+            price = self._prices.of(model, demand.service)
+            high = high._replace(nano_usd=price.nano_usd(high))
+            keep = keep._replace(nano_usd=price.nano_usd(keep))
         least = high if demand.hard else keep
         charges = []
-        for owner, limit in self.buckets(tier, identity, model):
-            amount = limit.read(high)
+        for limit in self._applying(tier, identity, model):
+            measure = limit.measure
+            amount = measure(high, model)
             # Something must be left even where all is a guess, or an empty bucket would admit it.
-            needed = limit.read(least) or min(1.0, amount)
-            charges.append(Charge(owner, limit, amount, needed, limit.read(keep)))
+            needed = measure(least, model) or (1.0 if amount > 1.0 else amount)
+            if untouched:
+                needed += untouched * limit.ceiling
+            charges.append(
+                Charge(_owner(limit, identity), limit, amount, needed, measure(keep, model))
+            )
         return tuple(charges)
 
 
-def _by_name(tiers: Iterable[Tier], everybodys: tuple[Limit, ...]) -> dict[str, Tier]:
+def _by_name(tiers: Iterable[Tier]) -> dict[str, Tier]:
     """Tiers by name; without any, one that has no limits of its own."""
+    if isinstance(tiers, (Tier, str, Mapping)) or not isinstance(tiers, Iterable):
+        raise ConfigurationError(f"tiers is a list of Tier objects, not {tiers!r}")
     named: dict[str, Tier] = {}
     for tier in tiers:
         if not isinstance(tier, Tier):
             raise ConfigurationError(f"tiers holds Tier objects, not {tier!r}")
         if tier.name in named:
             raise ConfigurationError(f"two tiers are named {tier.name!r}")
-        distinct((*tier.limits, *everybodys), f"tier {tier.name!r} and the guard together")
         named[tier.name] = tier
     return named or {"default": Tier("default")}
 

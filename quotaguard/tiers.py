@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from .errors import ConfigurationError
-from .limits import Limit, matches
-from .policies import Policy, policies
+from .limits import Limit
+from .models import matches
+from .policies import Fallback, Policy, Refuse, policies
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -19,6 +21,10 @@ class Tier:
         limits: all of them must have room.
         models: shell patterns of the models that may be used; empty: all.
         when_exceeded: policies tried in order (see `quotaguard.policies`); None: the guard's.
+        when_not_allowed: what becomes of a call to another model: `Refuse` (403), or a `Fallback`
+            whose models serve it instead.
+        warn_at: shares of each limit, such as 0.8, that warn when they are used up; None: the
+            guard's.
 
     Raises:
         ConfigurationError: a value is wrong; the message says which.
@@ -28,13 +34,17 @@ class Tier:
     limits: tuple[Limit, ...]
     models: tuple[str, ...]
     when_exceeded: tuple[Policy, ...] | None
+    when_not_allowed: Refuse | Fallback
+    warn_at: tuple[float, ...] | None
 
     def __init__(
         self,
         name: str,
-        limits: Iterable[str | Limit] = (),
+        limits: Iterable[str | Limit | Mapping[str, Any]] = (),
         models: Iterable[str] = (),
         when_exceeded: Iterable[Policy] | Policy | None = None,
+        when_not_allowed: Refuse | Fallback = Refuse(),  # noqa: B008  # frozen
+        warn_at: float | Iterable[float] | None = None,
     ) -> None:
         if not isinstance(name, str) or not name:
             raise ConfigurationError(f"a tier's name is a non-empty string, not {name!r}")
@@ -46,19 +56,48 @@ class Tier:
         object.__setattr__(self, "models", patterns)
         chosen = None if when_exceeded is None else policies(when_exceeded)
         object.__setattr__(self, "when_exceeded", chosen)
+        if not isinstance(when_not_allowed, (Refuse, Fallback)):
+            raise ConfigurationError(
+                f"tier {name!r}: when_not_allowed is Refuse() or Fallback(...), "
+                f"not {when_not_allowed!r}"
+            )
+        if isinstance(when_not_allowed, Fallback):
+            for model in when_not_allowed.models:
+                if not self.allows(model):
+                    raise ConfigurationError(
+                        f"tier {name!r}: when_not_allowed names {model!r}, which is not among its "
+                        f"models: {', '.join(patterns)}"
+                    )
+        object.__setattr__(self, "when_not_allowed", when_not_allowed)
+        shares = None if warn_at is None else thresholds(warn_at, f"tier {name!r}: warn_at")
+        object.__setattr__(self, "warn_at", shares)
 
     def allows(self, model: str | None) -> bool:
         """Whether the tier includes the model (a call without a model is always allowed)."""
         return not self.models or model is None or any(matches(model, p) for p in self.models)
 
 
-def distinct(limits: Iterable[str | Limit], where: str) -> tuple[Limit, ...]:
+def thresholds(value: object, where: str) -> tuple[float, ...]:
+    """Shares of a limit that warn, in ascending order.
+
+    Raises:
+        ConfigurationError: one is no number between 0 and 1.
+    """
+    shares = tuple(value) if isinstance(value, (list, tuple, set)) else (value,)
+    for share in shares:
+        number = isinstance(share, (int, float)) and not isinstance(share, bool)
+        if not number or not 0 < share < 1:
+            raise ConfigurationError(f"{where} is a share such as 0.8, or some, not {value!r}")
+    return tuple(sorted(shares))
+
+
+def distinct(limits: Iterable[str | Limit | Mapping[str, Any]], where: str) -> tuple[Limit, ...]:
     """Limits, parsed; no two of the same scope may name the same bucket.
 
     Raises:
         ConfigurationError: one cannot be read, or two are about the same thing.
     """
-    if isinstance(limits, (str, Limit)) or not isinstance(limits, Iterable):
+    if isinstance(limits, (str, Limit, Mapping)) or not isinstance(limits, Iterable):
         raise ConfigurationError(
             f"{where}: limits is a list such as ['10k tokens/day'], not {limits!r}"
         )

@@ -21,13 +21,14 @@ PACKAGE = ROOT / "quotaguard"
 # Lowest first. A module imports from its own layer and from those before it. `x.*` is a package
 # with all that is in it, where no line names a module of it more exactly; "" is quotaguard itself.
 LAYERS = (
-    ("errors", "usage", "limits", "windows", "clock", "errands"),
+    ("errors", "usage", "models", "weights", "limits", "windows", "clock", "errands", "pricing"),
     ("tiers", "policies", "identity", "events", "core", "core.ops"),
     ("core.bucket", "core.ledger"),
-    ("core.plan", "core.lease"),
-    ("core.drive", "hold", "receipts", "rules", "backends.*", "providers.*", "counting.*"),
-    ("estimator", "pricing"),
-    ("guard", "config"),
+    ("core.plan", "core.ask", "core.lease"),
+    ("core.drive", "hold", "receipts", "rules", "resolver"),
+    ("backends.*", "providers.*", "counting.*"),
+    ("estimator",),
+    ("engine", "guard", "config"),
     ("testing.*",),
     ("decorator", "clients.*"),
     ("clients.openai", "clients.anthropic", "clients", "contrib.*", "cli", ""),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,6 @@ pytest.importorskip("click", reason="the cli extra is not installed")
 
 from click.testing import CliRunner, Result
 
-from quotaguard import Usage, pricing
 from quotaguard.cli import main
 
 BODY = {
@@ -94,16 +92,3 @@ def test_doctor_fails_on_a_wrong_configuration(
     result = run("doctor")
     assert result.exit_code == 1
     assert "cannot read the limit 'many tokens'" in result.output
-
-
-def test_an_unknown_price_is_not_zero() -> None:
-    """It is an error that says so."""
-    with pytest.raises(pricing.PriceUnknown, match="no price is known for the model 'my-own'"):
-        pricing.cost("my-own", Usage(1, 1000, 1000))
-
-
-def test_cached_input_costs_less() -> None:
-    """The price list knows what the cache saves."""
-    full = pricing.cost("gpt-4o", Usage(1, 1000, 0))
-    cached = pricing.cost("gpt-4o", Usage(1, 1000, 0, cached_tokens=1000))
-    assert Decimal(0) < cached < full

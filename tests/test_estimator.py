@@ -138,8 +138,8 @@ def test_a_limit_that_does_not_apply_does_not_stop_the_count() -> None:
     """Who has no organisation is counted in full, whatever organisations may hold."""
     guard = Guard(limits=["1000 tokens/day per org", "1M tokens/day"], clock=FakeClock())
     alone, member = Identity("alice"), Identity("alice", "acme")
-    assert guard.rules.most_input(alone, "gpt-4o") == 1_000_000
-    assert guard.rules.most_input(member, "gpt-4o") == 1000
+    assert guard.rules.most_input(guard.rules.tier(None), alone, "gpt-4o") == 1_000_000
+    assert guard.rules.most_input(guard.rules.tier(None), member, "gpt-4o") == 1000
 
 
 def test_when_close_reserves_a_bound_while_it_fits() -> None:

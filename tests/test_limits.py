@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 
 from quotaguard import ConfigurationError, Limit, Usage
-from quotaguard.limits import METRICS, matches
+from quotaguard.limits import METRICS
+from quotaguard.models import matches
 from tests.strategies import limits
 
 GRAMMAR = [
@@ -135,7 +136,8 @@ def test_a_pickled_limit_is_the_same(limit: Limit) -> None:
     assert again == limit
     assert hash(again) == hash(limit)
     assert (again.id, again.text, again.is_window) == (limit.id, limit.text, limit.is_window)
-    assert again.read(Usage(1, 2, 3)) == limit.read(Usage(1, 2, 3))
+    used = Usage(1, 2, 3, nano_usd=4)
+    assert again.measure(used, None) == limit.measure(used, None)
 
 
 def test_a_limit_is_returned_as_it_is() -> None:
@@ -150,7 +152,7 @@ def test_a_limit_is_returned_as_it_is() -> None:
 )
 def test_metrics_read_usage(metric: str, value: float) -> None:
     """A limit counts its own metric of what was used."""
-    assert Limit(1, metric, 60).read(Usage(1, 20, 5, 8, 2, 3)) == value
+    assert Limit(1, metric, 60).measure(Usage(1, 20, 5, 8, 2, 3), "m") == value
     assert metric in METRICS
 
 

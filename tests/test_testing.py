@@ -10,7 +10,7 @@ from contextlib import suppress
 
 import pytest
 
-from quotaguard import Guard, QuotaExceeded, RequestTooLarge, guard
+from quotaguard import Guard, QuotaExceeded, RequestTooLarge, engine
 from quotaguard.testing import FakeClock, disabled
 from quotaguard.testing.clock import START
 
@@ -174,14 +174,14 @@ def test_disabled_needs_no_user_and_no_tier() -> None:
 def test_disabled_ends_with_an_error() -> None:
     """Guards are back on whatever ends the block, and blocks nest."""
     with suppress(KeyError), disabled():
-        assert not guard.switched_on
+        assert not engine.switched_on
         raise KeyError
-    assert guard.switched_on
+    assert engine.switched_on
     with disabled():
         with disabled():
             pass
-        assert not guard.switched_on
-    assert guard.switched_on
+        assert not engine.switched_on
+    assert engine.switched_on
 
 
 @pytest.mark.anyio

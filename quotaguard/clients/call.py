@@ -13,9 +13,11 @@ from urllib.parse import quote
 from .. import receipts
 from ..core.lease import AS_RESERVED, Demand, Lease, Outcome
 from ..core.plan import Plan
+from ..engine import Caller
 from ..errors import ModelNotAllowed, QuotaExceeded, UnmeteredEndpoint
 from ..guard import Guard
 from ..identity import Identity
+from ..policies import Fallback
 from ..providers import Provider, Route, field, usage_of
 from ..usage import Usage
 from .frames import parsed
@@ -70,19 +72,30 @@ class Call(NamedTuple):
 
     def count_ahead(self) -> None:
         """Count what admission will count, so that it finds it counted: for another thread."""
-        self._demand(self.model, self.guard.rules.resolve(self.who)[0])
+        caller = self.guard.known_caller(self.who)
+        if caller is not None:
+            self._demand(self.model, caller, None)
 
-    def _demand(self, model: str | None, identity: Identity, rough: bool = False) -> Demand:
+    def _demand(
+        self, model: str | None, caller: Caller, via: Fallback | None, rough: bool = False
+    ) -> Demand:
         if self.route.kind != "metered":
             return Demand(0, 0, hard=True)
-        return self.guard.estimator.demand(
+        identity, tier = caller
+        demand = self.guard.estimator.demand(
             self.route.endpoint,
-            self.body,
+            self._body_for(model, via),
             model=model,
             user=identity.user,
-            most=self.guard.rules.most_input(identity, model),
+            most=self.guard.rules.most_input(tier, identity, model),
             rough=rough,
         )
+        service = self.body.get("service_tier")
+        return demand._replace(service=service) if service in _PRICED_TIERS else demand
+
+    def _body_for(self, model: str | None, via: Fallback | None) -> Mapping[str, Any]:
+        """The body that another model is sent, by the policy that has it serve the call."""
+        return self.body if via is None or model is None else via.adapted(self.body, model)
 
     def refusal(self, error: QuotaExceeded | ModelNotAllowed) -> Exception:
         """The error that code written for the SDK expects."""
@@ -99,6 +112,7 @@ class Call(NamedTuple):
             return options
         options = options.model_copy()
         if lease.model != self.model:
+            changes = {**self._body_for(served, lease.via), **changes}
             if self.route.model is None or "model" in self.body:
                 changes["model"] = served
             base = str(self.client.base_url)
@@ -109,7 +123,7 @@ class Call(NamedTuple):
                 # Azure with a deployment in its base URL: only a whole URL leads elsewhere.
                 there = f"{base[: deployed.start(1)]}{quote(served, safe='')}"
                 options.url = there + "/" + options.url.lstrip("/")
-        _put(options, changes)
+        _put(options, changes, whole=lease.model != self.model)
         return options
 
     def failed(self, lease: Lease, error: BaseException) -> Outcome:
@@ -219,6 +233,8 @@ def intercept(
     return Call(guard, sdk, client, who(), options, route, body, model, streaming, changes, hiding)
 
 
+_PRICED_TIERS = ("flex", "priority")
+"""Service tiers of OpenAI with prices of their own (https://platform.openai.com/docs/pricing)."""
 _DEPLOYED = re.compile(r"/deployments/([^/]+)/?$")
 
 
@@ -234,15 +250,19 @@ def _body(options: Any) -> dict[str, Any]:
     return body
 
 
-def _put(options: Any, changes: Mapping[str, Any]) -> None:
-    """Change the body of options that are ours."""
+def _put(options: Any, changes: Mapping[str, Any], *, whole: bool) -> None:
+    """Change the body of options that are ours; ``whole``: to nothing but the changes."""
     for place in ("content", "json_data"):
         raw = getattr(options, place, None)
         if isinstance(raw, (bytes, bytearray)):
             found = parsed(bytes(raw))
             if isinstance(found, dict):
-                setattr(options, place, json.dumps({**found, **changes}).encode())
+                kept = {} if whole else found
+                setattr(options, place, json.dumps({**kept, **changes}).encode())
             return
+    if whole:
+        options.json_data, options.extra_json = dict(changes), None
+        return
     if isinstance(options.json_data, Mapping):
         options.json_data = {**options.json_data, **changes}
     if isinstance(options.extra_json, Mapping):  # it is merged over the body

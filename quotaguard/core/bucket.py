@@ -38,17 +38,17 @@ def advance(limit: Limit, state: State | None, now: float) -> State:
 
 
 def room(limit: Limit, drained: float, amount: float, least: float) -> float | None:
-    """What a bucket grants of ``amount``: all, or as much as it holds if that is at least
-    ``least``, else None. Nothing (an amount of 0) always fits, also in debt.
+    """What a bucket grants of ``amount``: all, or as much as it holds, if it holds ``least``; else
+    None. Nothing (an amount of 0) always fits, also in debt.
     """
     if amount <= 0.0:
         return 0.0
     free = limit.ceiling - drained
+    if least > free + limit.slack:
+        return None
     if amount <= free + limit.slack:
         return amount
-    if least <= free + limit.slack:
-        return max(least, free)
-    return None
+    return max(least, free)
 
 
 def wait(

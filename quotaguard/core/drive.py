@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Protocol, TypeVar
 
-from .ops import Answer, Op
+from ..errors import ConfigurationError
+from .ops import Answer, Consult, Op
 from .plan import Plan
 
 T = TypeVar("T")
@@ -25,7 +26,7 @@ def drive(plan: Plan[T], backend: Executor) -> T:
         while True:
             answer: Any
             try:
-                answer = backend.execute(op)
+                answer = _consulted(op) if isinstance(op, Consult) else backend.execute(op)
             except BaseException as error:  # noqa: BLE001  # the plan decides about it
                 op = plan.throw(error)
             else:
@@ -41,10 +42,27 @@ async def adrive(plan: Plan[T], backend: Executor) -> T:
         while True:
             answer: Any
             try:
-                answer = await backend.aexecute(op)
+                if isinstance(op, Consult):
+                    answer = op.function(*op.args)
+                    if hasattr(answer, "__await__"):
+                        answer = await answer
+                else:
+                    answer = await backend.aexecute(op)
             except BaseException as error:  # noqa: BLE001  # the plan decides about it
                 op = plan.throw(error)
             else:
                 op = plan.send(answer)
     except StopIteration as stop:
         return stop.value  # type: ignore[no-any-return]
+
+
+def _consulted(op: Consult) -> Any:
+    answer = op.function(*op.args)
+    if hasattr(answer, "__await__"):
+        if hasattr(answer, "close"):
+            answer.close()
+        raise ConfigurationError(
+            f"{op.function!r} is a coroutine function, which a blocking call cannot await: "
+            "use an async client, or pass a plain function"
+        )
+    return answer

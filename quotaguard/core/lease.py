@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from ..errors import ConfigurationError
 from ..identity import Identity
+from ..policies import Fallback
 from ..usage import Usage
 from .ops import Charge
 
@@ -30,6 +31,8 @@ class Demand(NamedTuple):
     """What kind of request it is, for learning."""
     answers: int = 1
     """How many answers it asks for."""
+    service: str = ""
+    """The provider's service tier, where that has a price of its own."""
 
     @property
     def high(self) -> Usage:
@@ -62,7 +65,10 @@ class Lease:
         identity: whose call it is.
         requested: the model that was asked for, None for calls without one.
         model: the model to use: the requested one, or the fallback that was admitted.
-        because: the limit that had no room for the requested model; None if that is served.
+        because: why the requested model does not serve it, such as the limit that had no room; None
+            if it does.
+        via: the policy that another model serves it by.
+        observed: what would have been done with it, were the guard not only observing.
         demand: what was estimated for ``model``.
         waited: seconds that the call stood in line.
         after: what each charged bucket had left when it was last seen.
@@ -84,10 +90,12 @@ class Lease:
         "id",
         "identity",
         "model",
+        "observed",
         "read",
         "renew_at",
         "requested",
         "used",
+        "via",
         "waited",
     )
 
@@ -110,6 +118,8 @@ class Lease:
         self.charges = charges
         self.granted = granted
         self.because: str | None = None
+        self.via: Fallback | None = None
+        self.observed: str | None = None
         self.waited = 0.0
         self.after = left
         self.used: Usage | None = None
@@ -130,7 +140,10 @@ class Lease:
         """Text of each limit -> what its bucket had left when it was last seen, in units of its
         metric.
         """
-        return {str(c.limit): left for c, left in zip(self.charges, self.after, strict=True)}
+        return {
+            c.limit.text: left / c.limit.scale
+            for c, left in zip(self.charges, self.after, strict=True)
+        }
 
     @property
     def reserved(self) -> Usage:
@@ -163,7 +176,7 @@ class Lease:
             said = usage
         else:
             said = self.read(usage) if self.read is not None else None
-        if said is None or min(said) < 0:
+        if said is None or min(said.counts) < 0:
             raise ConfigurationError(
                 f"no usage can be read from {type(usage).__name__}; pass a quotaguard.Usage, a "
                 "response that has a usage, or input_tokens= and output_tokens="
@@ -207,7 +220,7 @@ class Lease:
         """What each bucket is to be charged."""
         used = outcome.used
         if used is not None:
-            return tuple(charge.limit.read(used) for charge in self.charges)
+            return tuple([charge.limit.measure(used, self.model) for charge in self.charges])
         if self.attempts <= 1:
             return self.granted
         return tuple(

@@ -6,7 +6,8 @@ interface of a backend (`quotaguard.backends.Backend`) stays two methods.
 
 from __future__ import annotations
 
-from typing import NamedTuple, TypeAlias
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
 
 from ..limits import Limit
 
@@ -22,8 +23,8 @@ class Charge(NamedTuple):
     amount: float
     """What is reserved if the bucket holds it."""
     least: float
-    """What must be there: between it and ``amount`` lies the soft part, reserved as far as the
-    bucket holds it, which alone never refuses a call."""
+    """What must be there. Below ``amount``: between them lies the soft part, reserved as far as the
+    bucket holds it, which alone never refuses a call. Above it: what is to be left untouched."""
     keep: float
     """What stays charged if the lease expires before it is settled."""
 
@@ -94,7 +95,18 @@ class Peek(NamedTuple):
     buckets: tuple[tuple[Owner, Limit], ...]
 
 
+class Consult(NamedTuple):
+    """Ask somebody other than the ledger: the driver calls the function, and awaits what it gives
+    if that has to be. Answer: what it gives.
+    """
+
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+
+
 Op: TypeAlias = Reserve | Settle | Renew | Park | Release | Peek
+Step: TypeAlias = Op | Consult
+"""What a plan may yield: an operation on the ledger, or a question to somebody else."""
 
 
 class Shortfall(NamedTuple):

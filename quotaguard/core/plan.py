@@ -8,11 +8,11 @@ plans out. The clock is passed in only to know how long something took.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator
 from contextlib import suppress
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
-from ..errors import BackendError, QuotaExceeded, RequestTooLarge
+from ..errors import BackendError, ModelNotAllowed, QuotaExceeded, RequestTooLarge
 from ..events import (
     Admitted,
     BackendFailed,
@@ -23,9 +23,10 @@ from ..events import (
     Waiting,
 )
 from ..events import Settled as SettledEvent
-from ..identity import Identity
-from ..policies import Fallback, Policy, Refuse, Wait
-from .lease import Demand, Lease, Outcome
+from ..policies import Fallback, Refuse, Wait
+from ..usage import Usage
+from .ask import Ask, Option
+from .lease import Lease, Outcome
 from .ops import (
     Candidate,
     Op,
@@ -39,45 +40,15 @@ from .ops import (
     Reserve,
     Settle,
     Settled,
+    Step,
     longest,
 )
 
 T = TypeVar("T")
-Plan: TypeAlias = Generator[Op, Any, T]
+Plan: TypeAlias = Generator[Step, Any, T]
 
 SHORTEST_PARK = 0.001
 """Seconds; a waiter never comes back in the same instant, whatever it was told."""
-
-
-class Option(NamedTuple):
-    """One way to serve the call: what it is estimated to use, and what that charges."""
-
-    demand: Demand
-    candidate: Candidate
-
-
-class Ask(NamedTuple):
-    """A call that wants to be admitted."""
-
-    id: str
-    identity: Identity
-    model: str | None
-    option: Callable[[str | None], Option]
-    """How a model would serve it."""
-    allows: Callable[[str | None], bool]
-    """Whether the tier includes a model."""
-    policies: tuple[Policy, ...]
-    lease: float
-    """Seconds."""
-    on_backend_error: str
-    """"refuse" or "allow"."""
-    instead_of: str | None = None
-    rough: Callable[[str | None], Option] | None = None
-    """The same by an upper bound that is cheap to have: if even that fits, nothing is counted."""
-
-    def fallbacks(self, models: Iterable[str]) -> list[str]:
-        """Those of the models that may serve instead of the one asked for."""
-        return [model for model in models if model != self.model and self.allows(model)]
 
 
 def admit(
@@ -101,12 +72,14 @@ def admit(
         later(Release(ask.id))  # the reply may be what was lost
         if outcome == "refused":
             raise
-        demand = ask.option(ask.model).demand
-        lease = Lease(ask.id, ask.identity, ask.model, ask.model, demand, (), (), ())
-        lease.waited = line.seconds()
+        return _unlimited(ask, line)
+    except (QuotaExceeded, ModelNotAllowed) as error:
+        tell_refused(ask, error, tell)
+        if not ask.observing:
+            raise
+        lease = _unlimited(ask, line)
+        lease.observed = "refused"
         return lease
-    except QuotaExceeded:
-        raise
     except GeneratorExit:
         # The task was thrown away where it stood; it cannot carry anything out any more.
         later(Release(ask.id))
@@ -131,30 +104,64 @@ def _tried(ask: Ask, line: _Standing, tell: Teller) -> Plan[Lease]:
         decision = yield Reserve(ask.id, (rough.candidate,), ask.lease, 0.0, ask.instead_of)
         if isinstance(decision, Reservation):
             return _admitted(ask, [rough], decision, 0.0, tell)
-    options = [ask.option(ask.model)]
+    if ask.denied is None:
+        options = [ask.first()]
+    else:
+        options = ask.fallbacks(ask.instead) if ask.instead is not None else []
+        if not options:
+            raise ask.denied
     refusal: Refusal | None = None
     asked_for = 0
     for policy in (*ask.policies, Refuse()):
         if isinstance(policy, Fallback):
-            options += [ask.option(model) for model in ask.fallbacks(policy.models)]
+            options = ask.options(policy, options)
             continue
         if isinstance(policy, Refuse) and asked_for == len(options):
             break  # it was asked already, in line
         asked_for = len(options)
         candidates = tuple(option.candidate for option in options)
-        if isinstance(policy, Wait):
+        if isinstance(policy, Wait) and not ask.observing:
             decision = yield from _stand_in_line(ask, candidates, policy, line, tell)
         else:
             decision = yield Reserve(ask.id, candidates, ask.lease, 0.0, ask.instead_of)
         if isinstance(decision, Reservation):
             return _admitted(ask, options, decision, line.seconds(), tell)
         refusal = decision
+        if isinstance(policy, Wait) and refusal.wait() <= policy.max_seconds:
+            return _delayed(ask, refusal, line, tell)  # only observing: others have waited
         if isinstance(policy, Refuse):
             break
     assert refusal is not None  # the ledger was asked, at the latest by the last Refuse
-    error = refused(ask, refusal)
-    tell(Refused(ask.id, ask.identity, ask.model, error))
-    raise error
+    raise refused(ask, refusal)
+
+
+def _unlimited(ask: Ask, line: _Standing) -> Lease:
+    """The lease of a call that goes without a reservation."""
+    served = ask.fallbacks(ask.instead) if ask.instead and not ask.observing else []
+    demand, candidate, via = served[0] if served else ask.first()
+    lease = Lease(ask.id, ask.identity, ask.model, candidate.model, demand, (), (), ())
+    lease.via = via
+    lease.because = str(ask.denied) if via is not None else None
+    lease.waited = line.seconds()
+    return lease
+
+
+def _delayed(ask: Ask, refusal: Refusal, line: _Standing, tell: Teller) -> Lease:
+    """The lease of a call that would have waited."""
+    binding = refusal.binding().charge.limit.text
+    tell(Waiting(ask.id, ask.identity, ask.model, binding, refusal.wait()))
+    lease = _unlimited(ask, line)
+    lease.observed = "delayed"
+    return lease
+
+
+def tell_refused(ask: Ask, error: QuotaExceeded | ModelNotAllowed, tell: Teller) -> None:
+    """Tell of a refusal, with what the call was estimated to use and to cost."""
+    if tell:
+        demand = ask.first().demand
+        cost = ask.cost(demand.high, ask.model, demand.service)
+        estimated = demand.high._replace(nano_usd=cost)
+        tell(Refused(ask.id, ask.identity, ask.model, error, estimated, not ask.observing))
 
 
 class _Standing:
@@ -195,7 +202,7 @@ def _stand_in_line(
             return decision  # type: ignore[no-any-return]
         if line.began is None:
             line.began = line._now()
-            binding = str(decision.refusal.binding().charge.limit)
+            binding = decision.refusal.binding().charge.limit.text
             tell(Waiting(ask.id, ask.identity, ask.model, binding, decision.wait))
         attempt += 1
         pause = min(policy.pause(decision.wait, attempt), patience)
@@ -206,24 +213,29 @@ def _stand_in_line(
 def _admitted(
     ask: Ask, options: list[Option], made: Reservation, waited: float, tell: Teller
 ) -> Lease:
-    demand, candidate = options[made.choice]
+    demand, candidate, via = options[made.choice]
+    model = ask.model if ask.observing else candidate.model
     lease = Lease(
         made.id,
         ask.identity,
         ask.model,
-        candidate.model,
+        model,
         demand,
         candidate.charges,
         made.granted,
         made.left,
     )
     lease.waited = waited
-    if made.choice > 0:
-        lease.because = str(longest(made.passed_over[0]).charge.limit)
-        served = candidate.model or ""
-        tell(FellBack(ask.id, ask.identity, ask.model, served, lease.because))
+    if candidate.model != ask.model:
+        short = longest(made.passed_over[0]).charge.limit.text if ask.denied is None else None
+        if ask.observing:
+            lease.observed = "downgraded"
+        else:
+            lease.via = via
+            lease.because = short or str(ask.denied)
+        tell(FellBack(ask.id, ask.identity, ask.model, candidate.model or "", short))
     if tell:
-        tell(Admitted(ask.id, ask.identity, ask.model, candidate.model, demand.high))
+        tell(Admitted(ask.id, ask.identity, ask.model, model, demand.high))
     return lease
 
 
@@ -234,11 +246,11 @@ def refused(ask: Ask, refusal: Refusal) -> QuotaExceeded:
     kind = QuotaExceeded if math.isfinite(short.wait) else RequestTooLarge
     return kind(
         who=whose(short.charge.owner),
-        limit=str(limit),
-        metric=limit.metric.replace("_", " "),
-        asked=short.charge.least,
-        left=short.left,
-        capacity=limit.ceiling,
+        limit=limit.text,
+        metric="US dollars" if limit.metric == "usd" else limit.metric.replace("_", " "),
+        asked=min(short.charge.least, short.charge.amount) / limit.scale,
+        left=short.left / limit.scale,
+        capacity=limit.ceiling / limit.scale,
         retry_after=short.wait,
         model=ask.model,
     )
@@ -251,10 +263,17 @@ def whose(owner: Owner) -> str:
     return f"org {owner[1]}" if owner[0] == "org" else "everyone together"
 
 
-def settle(lease: Lease, outcome: Outcome, tell: Teller, later: Callable[[Op], None]) -> Plan[None]:
+def settle(
+    lease: Lease,
+    outcome: Outcome,
+    tell: Teller,
+    later: Callable[[Op], None],
+    cost: Callable[[Usage | None, str | None, str], int | None] = lambda *_: None,
+) -> Plan[None]:
     """Charge what was used. The caller holds the right to (`Lease.close`).
 
-    What the backend could not be told goes to ``later``, to be sent again.
+    What the backend could not be told goes to ``later``, to be sent again. ``cost`` says what a
+    usage of a model costs, for those who are told.
     """
     op = Settle(lease.id, lease.amounts(outcome))
     late = False
@@ -272,15 +291,22 @@ def settle(lease: Lease, outcome: Outcome, tell: Teller, later: Callable[[Op], N
         raise
     lease.used = outcome.used
     if tell:
+        service = lease.demand.service
+        reserved = lease.reserved
+        price = cost(reserved, lease.model, service)
         tell(
             SettledEvent(
                 lease.id,
                 lease.identity,
                 lease.requested,
                 lease.model,
-                lease.reserved,
+                reserved._replace(nano_usd=price),
                 outcome.used,
                 late,
+                lease.because,
+                lease.waited,
+                cost(outcome.used or reserved, lease.requested, service),
+                lease.observed,
             )
         )
 

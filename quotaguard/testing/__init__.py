@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from .. import guard
+from .. import engine
 from .clock import FakeClock
 from .contract import BackendContract
 from .provider import FakeProvider, Reply
@@ -20,9 +20,9 @@ __all__ = ["BackendContract", "FakeClock", "FakeProvider", "Reply", "disabled"]
 @contextmanager
 def disabled() -> Iterator[None]:
     """Within the block every guard of the process lets every call pass, uncounted."""
-    before = guard.switched_on
-    guard.switched_on = False
+    before = engine.switched_on
+    engine.switched_on = False
     try:
         yield
     finally:
-        guard.switched_on = before
+        engine.switched_on = before

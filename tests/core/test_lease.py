@@ -24,7 +24,7 @@ def lease() -> Lease:
     """A call of 20 tokens in and at most 30 out."""
     demand = Demand(20, 30, hard=False)
     charges = tuple(
-        Charge(OWNER, limit, limit.read(demand.high), 1.0, limit.read(demand.keep))
+        Charge(OWNER, limit, limit.measure(demand.high, "m"), 1.0, limit.measure(demand.keep, "m"))
         for limit in LIMITS
     )
     made = Lease("id", Identity("u"), "m", "m", demand, charges, (1.0, 40.0, 20.0), (9, 8, 7))

@@ -20,6 +20,7 @@ from quotaguard import (
     Usage,
     Wait,
 )
+from quotaguard.core.ask import Ask, Option
 from quotaguard.core.drive import adrive, drive
 from quotaguard.core.lease import AS_RESERVED, Demand, Lease, Outcome
 from quotaguard.core.ops import (
@@ -37,7 +38,7 @@ from quotaguard.core.ops import (
     Settled,
     Shortfall,
 )
-from quotaguard.core.plan import SHORTEST_PARK, Ask, Option, Plan, admit, renew, settle, whose
+from quotaguard.core.plan import SHORTEST_PARK, Plan, admit, renew, settle, whose
 from quotaguard.events import BackendFailed, Event, FellBack, Teller, Waited
 from quotaguard.policies import Policy
 from quotaguard.testing import FakeClock
@@ -70,7 +71,7 @@ class Call:
             ask, self.clock.now, Teller([self.events.append]), self.left_over.append
         )
 
-    def option(self, model: str | None) -> Option:
+    def option(self, model: str | None, via: Fallback | None, untouched: float) -> Option:
         """How a model would serve it."""
         self.counted.append(model)
         return Option(Demand(20, 10, hard=False), Candidate(model, (CHARGE,)))

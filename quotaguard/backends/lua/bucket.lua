@@ -62,9 +62,9 @@ local function room(c, drained)
   local amount = c[AMOUNT]
   if amount <= 0 then return 0 end
   local free = c[CEILING] - drained
+  if c[LEAST] > free + c[SLACK] then return nil end
   if amount <= free + c[SLACK] then return amount end
-  if c[LEAST] <= free + c[SLACK] then return math.max(c[LEAST], free) end
-  return nil
+  return math.max(c[LEAST], free)
 end
 
 local function wait(c, drained, at, least)
