@@ -9,6 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .admin import Adjustment
 from .core.lease import Lease
 from .core.ops import BucketState
 from .errors import (
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from .decorator import token_limited
 
 __all__ = [
+    "Adjustment",
     "AsyncGuardedAnthropic",
     "AsyncGuardedAzureOpenAI",
     "AsyncGuardedOpenAI",

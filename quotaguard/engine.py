@@ -25,7 +25,7 @@ from .core.plan import Plan, admit, renew, settle
 from .errors import BackendError, ModelNotAllowed, QuotaWarning
 from .events import Approaching, Teller
 from .hold import enclosing
-from .identity import Identity
+from .identity import Identity, current
 from .policies import Fallback, Policy
 from .pricing import Prices, context_window
 from .providers import usage_of
@@ -108,13 +108,17 @@ class Engine:
 
     # -- who ------------------------------------------------------------------------------------
 
-    def caller(self, said: Identity) -> Plan[Caller]:
+    def caller(self, said: Identity, acting: Identity | None = None) -> Plan[Caller]:
         """The plan that tells who calls, under which tier.
+
+        Args:
+            said: what the caller says of itself.
+            acting: what goes before it (default: what `acting_as` says).
 
         Raises:
             ConfigurationError: the tier is missing or unknown.
         """
-        identity = self.rules.who(said)
+        identity = self.rules.who((current() if acting is None else acting).over(said))
         tier = self.resolver.known(identity, self.rules)
         if tier is None:
             answer = yield self.resolver.question(identity)
@@ -123,7 +127,7 @@ class Engine:
 
     def known_caller(self, said: Identity) -> Caller | None:
         """The same without asking anybody; None if somebody has to be."""
-        identity = self.rules.who(said)
+        identity = self.rules.who(current().over(said))
         tier = self.resolver.known(identity, self.rules)
         return None if tier is None else self._as(identity, tier)
 

@@ -23,7 +23,7 @@ class Event:
     """What every event says.
 
     Attributes:
-        id: the reservation's id; all events of one call share it.
+        id: the reservation's id (or the adjustment's); all events of one call share it.
         identity: whose call it is.
         model: the model that was asked for, None for calls without one.
     """
@@ -139,6 +139,25 @@ class BackendFailed(Event):
 
     outcome: str
     error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Adjusted(Event):
+    """Somebody gave to buckets, or took from them, by hand (`quotaguard.Guard.grant`, ``reset``).
+
+    ``model`` is None: it is about no call.
+
+    Attributes:
+        by: who did it, as they said.
+        limits: the limits whose buckets they are, as they are written.
+        given: what each got, in units of its metric; negative: what was taken.
+        left: what each had then.
+    """
+
+    by: str
+    limits: tuple[str, ...]
+    given: tuple[float, ...]
+    left: tuple[float, ...]
 
 
 class Hook(Protocol):

@@ -8,13 +8,11 @@ from queue import SimpleQueue
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from .admin import Administration
 from .backends import Backend, open_backend
 from .clock import Clock, SystemClock
 from .core.drive import adrive
 from .core.lease import Lease
-from .core.ops import BucketState, Peek
-from .core.plan import Plan
-from .engine import Engine
 from .errors import ConfigurationError
 from .events import Hook, Teller
 from .hold import Hold
@@ -40,7 +38,7 @@ OUTPUT_GUESS = 512
 """Tokens assumed for an answer of which nothing is known; soft, so that it refuses nothing."""
 
 
-class Guard(Engine):
+class Guard(Administration):
     """Limits, tiers and the ledger that keeps them.
 
     Args:
@@ -207,39 +205,7 @@ class Guard(Engine):
         """`hold` for ``async with``."""
         return Hold(self, Identity(user, org, tier), model, input_tokens, output_tokens)
 
-    # -- looking ---------------------------------------------------------------------------------
-
-    def peek(
-        self,
-        *,
-        user: str | None = None,
-        org: str | None = None,
-        tier: str | None = None,
-        model: str | None = None,
-    ) -> tuple[BucketState, ...]:
-        """The buckets that a call would draw from, without spending."""
-        return self.run(self._looking(Identity(user, org, tier), model))
-
-    async def apeek(
-        self,
-        *,
-        user: str | None = None,
-        org: str | None = None,
-        tier: str | None = None,
-        model: str | None = None,
-    ) -> tuple[BucketState, ...]:
-        """`peek`, awaiting."""
-        return await self.arun(self._looking(Identity(user, org, tier), model))
-
-    def _looking(self, who: Identity, model: str | None) -> Plan[tuple[BucketState, ...]]:
-        identity, tier = yield from self.caller(who)
-        found: tuple[BucketState, ...] = yield Peek(
-            tuple(self.rules.buckets(tier, identity, model))
-        )
-        return tuple(
-            state._replace(left=state.left / state.limit.scale, held=state.held / state.limit.scale)
-            for state in found
-        )
+    # -- estimates ------------------------------------------------------------------------------
 
     def estimate(
         self, endpoint: str, request: Mapping[str, Any], *, user: str | None = None

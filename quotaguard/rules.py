@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 from .core.lease import Demand
 from .core.ops import Charge, Owner
 from .errors import ConfigurationError
-from .identity import Identity, current, name
-from .limits import Limit
+from .identity import Identity, name
+from .limits import Limit, Scope
 from .pricing import Prices
 from .tiers import Tier, distinct
 
@@ -63,9 +63,8 @@ class Rules:
             self.tier(self.default)
         self.anonymous = name(anonymous, "anonymous")
 
-    def who(self, said: Identity) -> Identity:
-        """The identity that acts now, before its tier is known."""
-        identity = current().over(said)
+    def who(self, identity: Identity) -> Identity:
+        """The identity, complete as far as it can be before its tier is known."""
         if identity.user is None and self.anonymous is not None:
             return identity._replace(user=self.anonymous)
         return identity
@@ -105,7 +104,7 @@ class Rules:
         self._compiled[id(tier)] = found
         return found
 
-    def limits_of(self, tier: Tier, identity: Identity) -> list[Limit]:
+    def _limits_of(self, tier: Tier, identity: Identity) -> list[Limit]:
         """The limits that some call of an identity comes under."""
         limits = self._applied(tier).limits
         return [limit for limit in limits if limit.scope != "org" or identity.org is not None]
@@ -115,13 +114,23 @@ class Rules:
         applied = self._applied(tier)
         if applied.always:
             return applied.limits
-        return [limit for limit in self.limits_of(tier, identity) if limit.covers(model)]
+        return [limit for limit in self._limits_of(tier, identity) if limit.covers(model)]
 
     def buckets(
         self, tier: Tier, identity: Identity, model: str | None
     ) -> list[tuple[Owner, Limit]]:
         """The buckets that a call of the model draws from."""
         return [(_owner(limit, identity), limit) for limit in self._applying(tier, identity, model)]
+
+    def all_buckets(
+        self, tier: Tier, identity: Identity, scope: Scope | None = None
+    ) -> list[tuple[Owner, Limit]]:
+        """All buckets that calls may draw from, whatever the model; with a scope, those of it."""
+        return [
+            (_owner(limit, identity), limit)
+            for limit in self._limits_of(tier, identity)
+            if scope in (None, limit.scope)
+        ]
 
     def most_input(self, tier: Tier, identity: Identity, model: str | None) -> float | None:
         """The most input tokens that every bucket can hold, of those that a call draws from; None

@@ -28,7 +28,7 @@ LAYERS = (
     ("core.drive", "hold", "receipts", "rules", "resolver"),
     ("backends.*", "providers.*", "counting.*"),
     ("estimator",),
-    ("engine", "guard", "config"),
+    ("engine", "admin", "guard", "config"),
     ("testing.*",),
     ("decorator", "clients.*"),
     ("clients.openai", "clients.anthropic", "clients", "contrib.*", "cli", ""),

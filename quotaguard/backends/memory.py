@@ -17,6 +17,7 @@ from ..clock import Clock, SystemClock
 from ..core import bucket
 from ..core.ledger import Held, Key, Ledger, State, keys_of
 from ..core.ops import (
+    Adjust,
     Answer,
     Decision,
     Op,
@@ -245,6 +246,10 @@ class MemoryBackend:
                 return None
             if type(op) is Peek:
                 return self._ledger.peek(op, now)
+            if type(op) is Adjust:
+                adjusted = self._ledger.adjust(op, now)
+                self._move_up([(owner, limit.id) for owner, limit, _ in op.changes], now)
+                return adjusted
         raise TypeError(f"the memory backend does not know the operation {op!r}")
 
     def _reserve(self, op: Reserve, now: float) -> Decision:

@@ -22,7 +22,19 @@ from urllib.parse import parse_qs, unquote
 from ..clock import Clock, SystemClock
 from ..core import bucket
 from ..core.ledger import Held, Key, Ledger, State
-from ..core.ops import Answer, Op, Park, Peek, Queued, Refusal, Release, Renew, Reserve, Settle
+from ..core.ops import (
+    Adjust,
+    Answer,
+    Op,
+    Park,
+    Peek,
+    Queued,
+    Refusal,
+    Release,
+    Renew,
+    Reserve,
+    Settle,
+)
 from ..errors import BackendError, ConfigurationError
 from ..limits import Limit
 from . import records
@@ -188,6 +200,8 @@ class SQLiteBackend:
             return None
         if type(op) is Peek:
             return ledger.peek(op, now)
+        if type(op) is Adjust:
+            return ledger.adjust(op, now)
         raise TypeError(f"the sqlite backend does not know the operation {op!r}")
 
     @contextmanager

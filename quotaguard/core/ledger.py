@@ -13,6 +13,8 @@ from typing import Protocol
 from ..limits import Limit
 from . import bucket
 from .ops import (
+    Adjust,
+    Adjusted,
     BucketState,
     Candidate,
     Charge,
@@ -228,6 +230,28 @@ class Ledger:
             return []
         self.settle(Settle(id, (0.0,) * len(held.charges)), now)
         return keys_of(held)
+
+    def adjust(self, op: Adjust, now: float) -> Adjusted:
+        """Give to buckets or take from them, once."""
+        found = self._store.held(op.id)
+        if found is not None:
+            return Adjusted(found.answer.granted, found.answer.left)
+        given: list[float] = []
+        left: list[float] = []
+        for owner, limit, amount in op.changes:
+            key = (owner, limit.id)
+            drained, at = bucket.advance(limit, self._store.bucket(key), now)
+            gift = min(amount, drained)
+            if gift != 0.0:
+                self._store.put(key, limit, (drained - gift, at))
+            given.append(gift)
+            left.append(limit.ceiling - drained + gift)
+        # It is remembered as settled reservations are, so that repeating it changes nothing.
+        record = Held(Reservation(op.id, 0, tuple(given), tuple(left)), (), (), now)
+        self._store.hold(record, 0.0)
+        record.status = "settled"
+        self._store.closed(record)
+        return Adjusted(tuple(given), tuple(left))
 
     def peek(self, op: Peek, now: float) -> tuple[BucketState, ...]:
         """Read buckets."""

@@ -6,6 +6,7 @@ interface of a backend (`quotaguard.backends.Backend`) stays two methods.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
@@ -104,7 +105,32 @@ class Consult(NamedTuple):
     args: tuple[Any, ...]
 
 
-Op: TypeAlias = Reserve | Settle | Renew | Park | Release | Peek
+class Change(NamedTuple):
+    """What is given back to one bucket, in units of the limit's metric."""
+
+    owner: Owner
+    limit: Limit
+    amount: float
+    """Never more than makes the bucket full; `FILL`: just that. Negative: what is taken away, if
+    need be into debt."""
+
+
+FILL = math.inf
+"""The amount of a `Change` that makes a bucket full, whatever it lacks."""
+
+
+class Adjust(NamedTuple):
+    """Give to buckets, or take from them, by hand: all of it in one step. Answer: `Adjusted`.
+
+    Open reservations keep what they hold. Repeated with the same id it answers the same and changes
+    nothing; ids are shared with reservations, so no two operations may be given the same one.
+    """
+
+    id: str
+    changes: tuple[Change, ...]
+
+
+Op: TypeAlias = Reserve | Settle | Renew | Park | Release | Peek | Adjust
 Step: TypeAlias = Op | Consult
 """What a plan may yield: an operation on the ledger, or a question to somebody else."""
 
@@ -175,6 +201,15 @@ class Settled(NamedTuple):
     """What each of the buckets has left; empty for a repetition."""
 
 
+class Adjusted(NamedTuple):
+    """What an Adjust did, one number for each change."""
+
+    given: tuple[float, ...]
+    """What each bucket was given; negative: what was taken."""
+    left: tuple[float, ...]
+    """What it had left then."""
+
+
 class BucketState(NamedTuple):
     """A bucket as it is now, in units of its metric."""
 
@@ -188,4 +223,6 @@ class BucketState(NamedTuple):
     """Seconds until it is full again if nothing else is drawn (for a window, until it resets)."""
 
 
-Answer: TypeAlias = Reservation | Refusal | Queued | Settled | bool | tuple[BucketState, ...] | None
+Answer: TypeAlias = (
+    Reservation | Refusal | Queued | Settled | Adjusted | bool | tuple[BucketState, ...] | None
+)

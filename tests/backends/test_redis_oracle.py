@@ -16,8 +16,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 from quotaguard.backends.redis import RedisBackend
 from quotaguard.core.ledger import Held, Key, Ledger, State
 from quotaguard.core.ops import (
+    FILL,
+    Adjust,
     Answer,
     Candidate,
+    Change,
     Charge,
     Op,
     Owner,
@@ -114,6 +117,10 @@ def close(ours: Any, theirs: Any) -> bool:
     return bool(ours == theirs)
 
 
+def _owner(limit: Limit, user: Owner) -> Owner:
+    return {"user": user, "org": ("org", user[1]), "global": ("global",)}[limit.scope]
+
+
 @st.composite
 def candidates(draw: st.DrawFn) -> tuple[Candidate, ...]:
     """One to three ways to serve a call of one user."""
@@ -125,10 +132,7 @@ def candidates(draw: st.DrawFn) -> tuple[Candidate, ...]:
         for limit in limits:
             amount = draw(AMOUNTS)
             least = min(amount, draw(AMOUNTS)) if draw(st.booleans()) else amount
-            owner: Owner = user
-            if limit.scope != "user":
-                owner = ("org", user[1]) if limit.scope == "org" else ("global",)
-            charges.append(Charge(owner, limit, amount, least, draw(AMOUNTS)))
+            charges.append(Charge(_owner(limit, user), limit, amount, least, draw(AMOUNTS)))
         found.append(Candidate(model, tuple(charges)))
     return tuple(found)
 
@@ -147,6 +151,7 @@ class Beside(RuleBasedStateMachine):
         self.books = Books()
         self.ledger = Ledger(self.books)
         self.reserved: dict[str, tuple[Candidate, ...]] = {}
+        self.adjustments = 0
 
     def ask(self, op: Op) -> Answer:
         now = self.clock.now()
@@ -164,6 +169,8 @@ class Beside(RuleBasedStateMachine):
         elif isinstance(op, Release):
             self.ledger.release(op.id, now)
             expected = None
+        elif isinstance(op, Adjust):
+            expected = self.ledger.adjust(op, now)
         else:
             assert isinstance(op, Peek)
             expected = self.ledger.peek(op, now)
@@ -209,8 +216,19 @@ class Beside(RuleBasedStateMachine):
 
     @rule(user=st.sampled_from(USERS))
     def peek(self, user: Owner) -> None:
-        owners = {"user": user, "org": ("org", user[1]), "global": ("global",)}
-        self.ask(Peek(tuple((owners[limit.scope], limit) for limit in LIMITS)))
+        self.ask(Peek(tuple((_owner(limit, user), limit) for limit in LIMITS)))
+
+    @rule(
+        user=st.sampled_from(USERS),
+        of=st.lists(st.sampled_from(LIMITS), max_size=4),
+        amount=AMOUNTS | AMOUNTS.map(lambda amount: -amount) | st.just(FILL),
+        again=st.booleans(),
+    )
+    def adjust(self, user: Owner, of: list[Limit], amount: float, again: bool) -> None:
+        if not again:
+            self.adjustments += 1
+        changes = tuple(Change(_owner(limit, user), limit, amount) for limit in of)
+        self.ask(Adjust(f"a{self.adjustments}", changes))
 
     @rule(seconds=PASSES)
     def time_passes(self, seconds: float) -> None:
@@ -219,7 +237,7 @@ class Beside(RuleBasedStateMachine):
 
 @pytest.mark.timeout(300)
 def test_the_lua_answers_as_the_ledger_does(server: RedisServer, soak: bool) -> None:
-    """Reserve, settle, renew, release, peek, expiry and a clock that jumps both ways."""
+    """Reserve, settle, renew, release, peek, adjust, expiry and a clock that jumps both ways."""
     clock = FakeClock()
     backend = RedisBackend(server.url, clock=clock)
 

@@ -6,13 +6,14 @@ drained amounts, a history for each bucket instead of its state.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from fractions import Fraction
 from typing import Any, NamedTuple
 
 from quotaguard import Limit
-from quotaguard.core.ops import Candidate, Owner
+from quotaguard.core.ops import Candidate, Change, Owner
 
 Name = tuple[Owner, str]
 
@@ -27,7 +28,7 @@ class Entry(NamedTuple):
     change: Fraction
     """Of the level: negative when something is taken."""
     begins: bool
-    """Whether the reservation was made by it, and not corrected."""
+    """Whether the reservation (or adjustment) was made by it, and not corrected."""
 
 
 @dataclass
@@ -50,6 +51,7 @@ class NaiveLedger:
     time: Fraction
     history: dict[Name, list[Entry]] = field(default_factory=dict)
     bookings: dict[str, Booking] = field(default_factory=dict)
+    adjusted: dict[str, list[Fraction]] = field(default_factory=dict)
 
     # -- levels ----------------------------------------------------------------------------------
 
@@ -153,6 +155,18 @@ class NaiveLedger:
         used = booking.granted if amounts is None else tuple(map(Fraction, amounts))
         self._close(booking, list(used), "settled")
         return True
+
+    def adjust(self, id: str, changes: tuple[Change, ...]) -> list[Fraction]:
+        """What each bucket was given; an id that is known gives nothing more."""
+        if id not in self.adjusted:
+            self.adjusted[id] = []
+            for owner, limit, amount in changes:
+                missing = Fraction(limit.ceiling) - self.level(owner, limit)
+                given = min(missing, Fraction(amount)) if math.isfinite(amount) else missing
+                entries = self.history.setdefault((owner, limit.id), [])
+                entries.append(Entry(self.time, limit, id, given, begins=True))
+                self.adjusted[id].append(given)
+        return self.adjusted[id]
 
     def release(self, id: str) -> None:
         """Give an open booking back."""

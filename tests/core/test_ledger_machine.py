@@ -15,7 +15,11 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 from quotaguard import Limit
 from quotaguard.backends.memory import MemoryBackend
 from quotaguard.core.ops import (
+    FILL,
+    Adjust,
+    Adjusted,
     Candidate,
+    Change,
     Charge,
     Op,
     Owner,
@@ -80,6 +84,19 @@ half_days = (st.integers(1, 3) | st.integers(1, 70)).map(lambda count: count * 4
 used = st.lists(st.integers(0, 160), min_size=4, max_size=4)
 
 
+@st.composite
+def changes(draw: st.DrawFn) -> tuple[Change, ...]:
+    """What an operator gives to buckets, takes from them or fills up; perhaps one twice."""
+    chosen = draw(st.lists(st.sampled_from(BUCKETS), max_size=4))
+    amounts = st.integers(-200, 200).map(float) | st.just(FILL)
+    return tuple(
+        Change(owner, draw(st.sampled_from(same)), draw(amounts))
+        for owner, known in chosen
+        for same in LIMITS[owner]
+        if same[0] is known
+    )
+
+
 class LedgerMachine(RuleBasedStateMachine):
     """The memory backend and the naive ledger do the same, and must say the same."""
 
@@ -91,7 +108,8 @@ class LedgerMachine(RuleBasedStateMachine):
         self.forward = 0.0
         """How much time has gone by, steps back taken out."""
         self.owed: dict[tuple[Owner, str], Fraction] = {}
-        """What settles charged above what was reserved."""
+        """What settles charged above what was reserved, and what operators gave."""
+        self.adjusted: dict[str, tuple[Adjusted, tuple[Change, ...]]] = {}
 
     @initialize(hour=st.sampled_from([0.0, 86_000.0, 86_399.5, 40_000.0]))
     def begin(self, hour: float) -> None:
@@ -215,6 +233,26 @@ class LedgerMachine(RuleBasedStateMachine):
         """Nobody got the answer."""
         assert self.both(Release(id)) is None
         self.naive.release(id)
+
+    @rule(of=changes(), again=st.booleans())
+    def adjust(self, of: tuple[Change, ...], again: bool) -> None:
+        """An operator changes levels by hand; or says it once more, as the reply was lost."""
+        if again and self.adjusted:
+            id, (said, of) = list(self.adjusted.items())[-1]
+            assert self.both(Adjust(id, of)) == said
+            return
+        id = f"a{next(self.numbers)}"
+        answer = self.both(Adjust(id, of))
+        given = self.naive.adjust(id, of)
+        assert isinstance(answer, Adjusted)
+        assert list(answer.given) == given or any(c.limit.ceiling == 0 for c in of)
+        last = {(owner, limit.id): (limit, n) for n, (owner, limit, _) in enumerate(of)}
+        for (owner, _), (limit, n) in last.items():
+            self.agree(answer.left[n], owner, limit)
+        for (owner, limit, _), gift in zip(of, given, strict=True):
+            key = owner, limit.id
+            self.owed[key] = self.owed.get(key, Fraction(0)) + max(Fraction(0), gift)
+        self.adjusted[id] = answer, of
 
     def agree(self, left: float, owner: Owner, limit: Limit) -> None:
         """The levels are equal; nobody remembers what a bucket of 0 owes, as nothing fits it."""

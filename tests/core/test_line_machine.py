@@ -16,7 +16,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from quotaguard import Limit
 from quotaguard.backends.memory import MemoryBackend
 from quotaguard.core.ops import (
+    FILL,
+    Adjust,
     Candidate,
+    Change,
     Charge,
     Park,
     Peek,
@@ -118,6 +121,16 @@ class LineMachine(RuleBasedStateMachine):
         """Who was admitted last gives everything back."""
         if self.holders:
             self.settle(0.0, len(self.holders) - 1)
+
+    @rule(amount=st.integers(-20, 40) | st.just(FILL), other=st.booleans())
+    def adjust(self, amount: float, other: bool) -> None:
+        """An operator gives to the buckets, or takes from them."""
+        buckets = [(ACME, ONE), (ALICE, OTHER)] if other else [(ACME, ONE)]
+        changes = tuple(Change(owner, limit, float(amount)) for owner, limit in buckets)
+        self.backend.execute(Adjust(f"a{next(self.numbers)}", changes))
+        if amount < 0:
+            self.delayed_at = self.clock.now()
+        self.quiet_down()
 
     @rule(which=st.integers(0, 20))
     def give_up(self, which: int) -> None:

@@ -1,7 +1,8 @@
 -- One call: many operations of one shard, in order, an id and a body each. Answers with the time and
 -- one answer each; with the time alone if it comes too late.
 
-local carry_out = { R = reserve, S = settle, N = renew, X = release, P = peek }
+local carry_out = { R = reserve, S = settle, N = renew, X = release, P = peek,
+  J = adjust }
 
 local answers = { pack('<d', now) }
 if now > latest then return answers end

@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl, urlencode
 
 from ...clock import Clock, SystemClock
 from ...core.ops import (
+    Adjust,
     Answer,
     BucketState,
     Decision,
@@ -188,6 +189,8 @@ class RedisBackend:
             for owner, limit in op.buckets:
                 buckets.setdefault(self._shard(owner), []).append((owner, limit))
             return [Call(Peek(tuple(those)), shard) for shard, those in buckets.items()]
+        if isinstance(op, Adjust):
+            return [Call(op, self._one_shard(frozenset(c.owner for c in op.changes)))]
         if isinstance(op, (Settle, Renew, Release)):
             if isinstance(op, Settle):
                 self._sent.settling(op.id)
@@ -220,8 +223,8 @@ class RedisBackend:
             kinds = {owner[0] for owner in owners}
             needed = "global" if "global" in kinds else "org"
             raise ConfigurationError(
-                f"this call has limits per {' and '.join(sorted(kinds))}, whose buckets are in "
-                f"different slots of the cluster; open the backend with scope={needed!r}"
+                f"this operation has limits per {' and '.join(sorted(kinds))}, whose buckets are "
+                f"in different slots of the cluster; open the backend with scope={needed!r}"
             )
         return shards.pop()
 

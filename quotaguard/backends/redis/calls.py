@@ -13,7 +13,18 @@ from collections.abc import Callable, Generator
 from typing import Any, TypeAlias
 
 from ...clock import Clock
-from ...core.ops import Answer, Charge, Op, Peek, Release, Renew, Reservation, Reserve, Settle
+from ...core.ops import (
+    Adjust,
+    Answer,
+    Charge,
+    Op,
+    Peek,
+    Release,
+    Renew,
+    Reservation,
+    Reserve,
+    Settle,
+)
 from ...errors import BackendError
 from . import wire
 
@@ -84,6 +95,8 @@ class Call:
             return id, wire.settle(op, self.charges, self.insist, now)
         if type(op) is Renew:
             return id, wire.renew(op)
+        if type(op) is Adjust:
+            return id, wire.adjust(op, now)
         return id, wire.RELEASE
 
 

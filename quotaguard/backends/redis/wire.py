@@ -12,6 +12,8 @@ from functools import lru_cache
 from struct import Struct, pack, unpack_from
 
 from ...core.ops import (
+    Adjust,
+    Adjusted,
     Answer,
     BucketState,
     Candidate,
@@ -137,13 +139,21 @@ def peek(op: Peek, now: float) -> bytes:
     return b"".join([b"P", _COUNT.pack(len(charges)), *_charges(charges, now)])
 
 
+def adjust(op: Adjust, now: float) -> bytes:
+    """An Adjust: charges whose amounts are given."""
+    charges = tuple(Charge(*change, 0.0, 0.0) for change in op.changes)
+    return b"".join([b"J", _COUNT.pack(len(charges)), *_charges(charges, now)])
+
+
 def read_time(raw: bytes) -> float:
     """The server's time, which comes with every reply."""
     (now,) = unpack_from("<d", raw)
     return float(now)
 
 
-def read(op: Reserve | Settle | Renew | Release | Peek, raw: bytes) -> tuple[Answer, float]:
+def read(
+    op: Reserve | Settle | Renew | Release | Peek | Adjust, raw: bytes
+) -> tuple[Answer, float]:
     """An answer; with a Refusal come the seconds until the next lease ends.
 
     Raises:
@@ -162,6 +172,9 @@ def read(op: Reserve | Settle | Renew | Release | Peek, raw: bytes) -> tuple[Ans
             BucketState(owner, limit, *numbers[3 * i : 3 * i + 3])
             for i, (owner, limit) in enumerate(op.buckets)  # type: ignore[union-attr]
         ), 0.0
+    if kind == b"J":
+        half = len(numbers) // 2
+        return Adjusted(numbers[:half], numbers[half:]), 0.0
     if kind == b"U":
         raise Unknown
     if kind == b"W":

@@ -12,13 +12,14 @@ it passes by overriding `BackendContract.advance` and `BackendContract.now`.
 
 from __future__ import annotations
 
+from .adjusting import Adjusting
 from .admission import Admission
 from .leases import Leases
 from .lines import Lines
 from .settling import Settling
 
 
-class BackendContract(Admission, Settling, Leases, Lines):
+class BackendContract(Admission, Settling, Leases, Lines, Adjusting):
     """What `quotaguard.backends.Backend` promises, as tests.
 
     Override ``make_backend(clock)``; ``advance(seconds)`` and ``now()`` if the time is a server's;
