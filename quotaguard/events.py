@@ -135,7 +135,9 @@ class UsageUnreadable(Event):
 
 @dataclass(frozen=True, slots=True)
 class BackendFailed(Event):
-    """The ledger could not be reached; ``outcome`` is what was done: refused, allowed or queued."""
+    """The ledger could not be reached; ``outcome`` is what was done: refused, allowed, queued, or
+    local: decided by this process's share of the limits.
+    """
 
     outcome: str
     error: str

@@ -49,7 +49,8 @@ class Guard(Administration):
         when_exceeded: policies of tiers that name none (default: refuse).
         anonymous: the user whose buckets callers without a user share; None: they are an error
             when a limit is per user.
-        on_backend_error: ``"refuse"`` or ``"allow"`` calls while the ledger can't be reached.
+        on_backend_error: ``"refuse"`` or ``"allow"`` calls while the ledger can't be reached, or
+            ``"local"``: admit this worker's share, the limits divided by the number of workers.
         lease_seconds: seconds after which a reservation whose holder died is given back.
         hooks: called with every event (`quotaguard.events`).
         clock: where "now" comes from; a `quotaguard.testing.FakeClock` in tests.
@@ -115,7 +116,9 @@ class Guard(Administration):
         seconds = _positive(tier_seconds, "tier_seconds")
         self.resolver = Resolver(tier_of, seconds, self.clock.now)
         self._policies = policies(when_exceeded)
-        self._on_backend_error = _one_of(on_backend_error, "on_backend_error", "refuse", "allow")
+        self._on_backend_error = _one_of(
+            on_backend_error, "on_backend_error", "refuse", "allow", "local"
+        )
         self._lease_seconds = _positive(lease_seconds, "lease_seconds")
         self.tell = Teller(hooks)
         self.strict = strict
@@ -133,7 +136,7 @@ class Guard(Administration):
         from .estimator import Estimator
 
         self.estimator = Estimator(reserve_output, self.output_guess)
-        self.backend = open_backend(backend, self.clock)
+        self.backend = open_backend(backend, self.clock, self.rules.known_limits, on_backend_error)
         self._errands = SimpleQueue()
         self.background = {}
 
@@ -271,7 +274,8 @@ def _positive(value: object, what: str) -> float:
 
 def _one_of(value: object, what: str, *choices: str) -> str:
     if value not in choices:
-        raise ConfigurationError(f"{what} is {' or '.join(map(repr, choices))}, not {value!r}")
+        *others, last = map(repr, choices)
+        raise ConfigurationError(f"{what} is {', '.join(others)} or {last}, not {value!r}")
     return str(value)
 
 

@@ -87,6 +87,11 @@ class Rules:
             raise ConfigurationError(f"unknown tier {wanted!r}; known: {', '.join(self.tiers)}")
         return tier
 
+    @property
+    def known_limits(self) -> frozenset[Limit]:
+        """All that there are, of whatever tier."""
+        return frozenset(each for found in self._compiled.values() for each in found.limits)
+
     def _applied(self, tier: Tier) -> _Applied:
         found = self._compiled.get(id(tier))
         if found is not None and found.tier is tier:

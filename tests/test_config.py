@@ -46,7 +46,10 @@ WRONG = [
     ("backend = 'mysql://host'", "no backend for 'mysql://'; known: memory://"),
     ("backend = 'memory://here'", "the memory backend's URL is 'memory://', not 'memory://here'"),
     ("backend = 5", "a backend is a URL, a client of redis-py or a Backend, not 5"),
-    ("on_backend_error = 'ignore'", "on_backend_error is 'refuse' or 'allow', not 'ignore'"),
+    (
+        "on_backend_error = 'ignore'",
+        "on_backend_error is 'refuse', 'allow' or 'local', not 'ignore'",
+    ),
     ("anonymous = ''", "anonymous is a non-empty string or None, not ''"),
     ("anonymous = true", "anonymous is a non-empty string or None, not True"),
     ("default_tier = 'gold'", "unknown tier 'gold'; known:"),

@@ -130,7 +130,7 @@ def test_an_orgs_limit_is_shared_by_its_users() -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"on_backend_error": "ignore"}, "'refuse' or 'allow', not 'ignore'"),
+        ({"on_backend_error": "ignore"}, "'refuse', 'allow' or 'local', not 'ignore'"),
         ({"lease_seconds": 0}, "lease_seconds is a number > 0, not 0"),
         ({"output_guess": True}, "output_guess is a number > 0, not True"),
         ({"count": "never"}, "'exact' or 'when_close', not 'never'"),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Collection
+from typing import Literal, Protocol
 
 from ..clock import Clock
 from ..core.ops import Answer, Op
 from ..errors import ConfigurationError
+from ..limits import Limit
 
 
 class Backend(Protocol):
@@ -30,17 +31,33 @@ class Backend(Protocol):
         ...
 
 
-def open_backend(backend: str | Backend, clock: Clock) -> Backend:
-    """The backend of that URL, or of that redis-py client; a ready one is returned as it is.
+def open_backend(
+    backend: str | Backend, clock: Clock, limits: Collection[Limit] = (), on_error: str = "refuse"
+) -> Backend:
+    """The backend of that URL, or of that redis-py client; a ready one is used as it is.
+
+    Args:
+        clock: where "now" comes from.
+        limits: those that it is to keep, as far as they are known.
+        on_error: ``"local"``: this process's share of them is admitted while the backend is away.
 
     Raises:
         ConfigurationError: no backend has that URL.
     """
+    found = _found(backend, clock, limits)
+    if on_error == "local":
+        from .local import Local
+
+        found = Local(found, clock)
+    return found
+
+
+def _found(backend: str | Backend, clock: Clock, limits: Collection[Limit]) -> Backend:
     if not isinstance(backend, str):
         if type(backend).__module__.partition(".")[0] == "redis":
             from .redis import RedisBackend
 
-            return RedisBackend(backend, clock=clock)
+            return RedisBackend(backend, clock=clock, scope=_broadest(limits))
         if not (hasattr(backend, "execute") and hasattr(backend, "aexecute")):
             raise ConfigurationError(
                 f"a backend is a URL, a client of redis-py or a Backend, not {backend!r}"
@@ -51,10 +68,15 @@ def open_backend(backend: str | Backend, clock: Clock) -> Backend:
     if opener is None:
         known = ", ".join(f"{name}://" for name in _OPENERS)
         raise ConfigurationError(f"no backend for {scheme + '://'!r}; known: {known}")
-    return opener(backend, clock)
+    return opener(backend, clock, limits)
 
 
-def _memory(url: str, clock: Clock) -> Backend:
+def _broadest(limits: Collection[Limit]) -> Literal["org", "global"]:
+    """What the buckets of one call may be spread over."""
+    return "global" if any(limit.scope == "global" for limit in limits) else "org"
+
+
+def _memory(url: str, clock: Clock, _: Collection[Limit]) -> Backend:
     from .memory import MemoryBackend
 
     if url != "memory://":
@@ -62,23 +84,23 @@ def _memory(url: str, clock: Clock) -> Backend:
     return MemoryBackend(clock)
 
 
-def _sqlite(url: str, clock: Clock) -> Backend:
+def _sqlite(url: str, clock: Clock, _: Collection[Limit]) -> Backend:
     from .sqlite import SQLiteBackend
 
     return SQLiteBackend.from_url(url, clock)
 
 
-def _redis(url: str, clock: Clock) -> Backend:
+def _redis(url: str, clock: Clock, limits: Collection[Limit]) -> Backend:
     try:
         from .redis import RedisBackend
     except ModuleNotFoundError as error:
         raise ConfigurationError(
             f"{url.partition('://')[0]}:// needs redis-py: pip install 'quotaguard[redis]'"
         ) from error
-    return RedisBackend.from_url(url, clock)
+    return RedisBackend.from_url(url, clock, _broadest(limits))
 
 
-_OPENERS: dict[str, Callable[[str, Clock], Backend]] = {
+_OPENERS: dict[str, Callable[[str, Clock, Collection[Limit]], Backend]] = {
     "memory": _memory,
     "sqlite": _sqlite,
     "redis": _redis,

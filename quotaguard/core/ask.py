@@ -36,7 +36,7 @@ class Ask(NamedTuple):
     lease: float
     """Seconds."""
     on_backend_error: str
-    """"refuse" or "allow"."""
+    """"refuse", "allow" or "local": then the backend refuses only where it has nobody to ask."""
     instead_of: str | None = None
     rough: Callable[[str | None], Option] | None = None
     """The same by an upper bound that is cheap to have: if even that fits, nothing is counted."""

@@ -190,6 +190,14 @@ class Queued(NamedTuple):
 Decision: TypeAlias = Reservation | Refusal | Queued
 
 
+class Alone(NamedTuple):
+    """Answer to a Reserve that this process decided by itself, as the ledger is away."""
+
+    decision: Decision
+    why: str
+    """How the ledger failed."""
+
+
 class Settled(NamedTuple):
     """The outcome of a Settle."""
 
@@ -223,6 +231,4 @@ class BucketState(NamedTuple):
     """Seconds until it is full again if nothing else is drawn (for a window, until it resets)."""
 
 
-Answer: TypeAlias = (
-    Reservation | Refusal | Queued | Settled | Adjusted | bool | tuple[BucketState, ...] | None
-)
+Answer: TypeAlias = Decision | Alone | Settled | Adjusted | bool | tuple[BucketState, ...] | None

@@ -28,7 +28,9 @@ from ..usage import Usage
 from .ask import Ask, Option
 from .lease import Lease, Outcome
 from .ops import (
+    Alone,
     Candidate,
+    Decision,
     Op,
     Owner,
     Park,
@@ -101,7 +103,7 @@ def _tried(ask: Ask, line: _Standing, tell: Teller) -> Plan[Lease]:
     """The policies, in order: fallbacks widen the choice, a wait or a refusal asks the ledger."""
     if ask.rough is not None:
         rough = ask.rough(ask.model)
-        decision = yield Reserve(ask.id, (rough.candidate,), ask.lease, 0.0, ask.instead_of)
+        decision = yield from _ask(ask, (rough.candidate,), 0.0, tell)
         if isinstance(decision, Reservation):
             return _admitted(ask, [rough], decision, 0.0, tell)
     if ask.denied is None:
@@ -123,12 +125,13 @@ def _tried(ask: Ask, line: _Standing, tell: Teller) -> Plan[Lease]:
         if isinstance(policy, Wait) and not ask.observing:
             decision = yield from _stand_in_line(ask, candidates, policy, line, tell)
         else:
-            decision = yield Reserve(ask.id, candidates, ask.lease, 0.0, ask.instead_of)
+            decision = yield from _ask(ask, candidates, 0.0, tell)
         if isinstance(decision, Reservation):
             return _admitted(ask, options, decision, line.seconds(), tell)
+        assert isinstance(decision, Refusal)  # who won't wait is not queued
         refusal = decision
-        if isinstance(policy, Wait) and refusal.wait() <= policy.max_seconds:
-            return _delayed(ask, refusal, line, tell)  # only observing: others have waited
+        if isinstance(policy, Wait) and ask.observing and refusal.wait() <= policy.max_seconds:
+            return _delayed(ask, refusal, line, tell)
         if isinstance(policy, Refuse):
             break
     assert refusal is not None  # the ledger was asked, at the latest by the last Refuse
@@ -164,6 +167,17 @@ def tell_refused(ask: Ask, error: QuotaExceeded | ModelNotAllowed, tell: Teller)
         tell(Refused(ask.id, ask.identity, ask.model, error, estimated, not ask.observing))
 
 
+def _ask(
+    ask: Ask, candidates: tuple[Candidate, ...], patience: float, tell: Teller
+) -> Plan[Decision]:
+    """Ask the ledger, or whoever stands in for it while it is away."""
+    answer = yield Reserve(ask.id, candidates, ask.lease, patience, ask.instead_of)
+    if isinstance(answer, Alone):
+        tell(BackendFailed(ask.id, ask.identity, ask.model, "local", answer.why))
+        return answer.decision
+    return answer  # type: ignore[no-any-return]
+
+
 class _Standing:
     """How long a call has stood in line."""
 
@@ -193,13 +207,13 @@ def _stand_in_line(
     patience = float(policy.max_seconds)
     attempt = 0
     while True:
-        decision = yield Reserve(ask.id, candidates, ask.lease, patience, ask.instead_of)
+        decision = yield from _ask(ask, candidates, patience, tell)
         if not isinstance(decision, Queued):
             if line.began is not None:
                 admitted = isinstance(decision, Reservation)
                 line.over()
                 tell(Waited(ask.id, ask.identity, ask.model, line.seconds(), admitted))
-            return decision  # type: ignore[no-any-return]
+            return decision
         if line.began is None:
             line.began = line._now()
             binding = decision.refusal.binding().charge.limit.text

@@ -19,7 +19,7 @@ pytest.importorskip("redis")
 import redis
 import redis.asyncio
 
-from quotaguard import ConfigurationError
+from quotaguard import ConfigurationError, Guard
 from quotaguard.backends import open_backend
 from quotaguard.backends.redis import RedisBackend, calls, wire
 from quotaguard.backends.redis.connect import place
@@ -332,3 +332,16 @@ def test_wrong_arguments(target: Any, options: dict[str, Any], said: str) -> Non
     """The message says what would be right."""
     with pytest.raises(ConfigurationError, match=said):
         RedisBackend(target, **options)
+
+
+def test_a_guard_of_a_cluster_knows_its_scope(cluster: RedisCluster) -> None:
+    """Limits per global need no ``?scope=``: the guard tells the backend of them."""
+    for limits in (["1k tokens/day"], ["1k tokens/day", "9k tokens/day per global"]):
+        guard = Guard(limits=limits, backend=cluster.url)
+        with guard.hold(user="alice", input_tokens=10, output_tokens=0):
+            pass
+        assert [round(bucket.left) % 1000 for bucket in guard.peek(user="alice")] == [
+            990 for _ in limits
+        ]
+        guard.close()
+    assert "scope" not in cluster.url

@@ -52,7 +52,7 @@ class RedisBackend:
         prefix: what all keys begin with; guards with the same one share their buckets.
         scope: for Redis Cluster, the broadest scope among all limits that share this ledger: the
             buckets of one call must be in one slot. ``"org"``: those of an org and its users are;
-            ``"global"``: all are. Without a cluster it has no meaning.
+            ``"global"``: all are. A guard knows it. Without a cluster it has no meaning.
         clock: where "now" comes from if not from the server: a `quotaguard.testing.FakeClock`.
 
     Raises:
@@ -86,16 +86,17 @@ class RedisBackend:
         _backends.add(self)
 
     @classmethod
-    def from_url(cls, url: str, clock: Clock | None = None) -> RedisBackend:
+    def from_url(cls, url: str, clock: Clock | None = None, scope: Scope = "org") -> RedisBackend:
         """The backend of a URL; ``?backend_timeout=``, ``?prefix=`` and ``?scope=`` in it are the
-        arguments of that name, redis-py is given the rest.
+        arguments of that name, redis-py is given the rest. ``scope`` is used if the URL has none.
 
         Raises:
             ConfigurationError: the URL is not one of Redis.
         """
         address, _, query = url.partition("?")
         given = parse_qsl(query, keep_blank_values=True)
-        options: dict[str, Any] = {name: value for name, value in given if name in _OPTIONS}
+        options: dict[str, Any] = {"scope": scope}
+        options |= {name: value for name, value in given if name in _OPTIONS}
         rest = urlencode([(name, value) for name, value in given if name not in _OPTIONS])
         if "backend_timeout" in options:
             try:

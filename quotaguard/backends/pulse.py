@@ -1,0 +1,78 @@
+"""A thread that looks after a backend from time to time: what is due though nobody asks."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Callable
+
+
+class Pulse:
+    """Calls a method every ``seconds``, and when rung for, as long as its object lives.
+
+    The thread is a daemon, starts when `start` is first called, and does not keep the object alive.
+    """
+
+    def __init__(self, method: Callable[[], None], seconds: float) -> None:
+        self._method = weakref.WeakMethod(method)
+        self._seconds = seconds
+        self._begin()
+        _pulses.add(self)
+
+    def _begin(self) -> None:
+        """What a forked child must not share with its parent."""
+        self._lock = threading.Lock()
+        self._bell = threading.Event()
+        self._beating = False
+        self._stopped = False
+
+    def start(self) -> None:
+        """See that it beats."""
+        if self._beating:
+            return
+        with self._lock:
+            if not self._beating and not self._stopped:
+                self._beating = True
+                threading.Thread(
+                    target=_beat,
+                    args=(weakref.ref(self), self._bell, self._seconds, self._method),
+                    name="quotaguard-backend",
+                    daemon=True,
+                ).start()
+
+    def ring(self) -> None:
+        """Let it beat now."""
+        self._bell.set()
+
+    def stop(self) -> None:
+        """Let it end; it does not start again."""
+        self._stopped = True
+        self._bell.set()
+
+
+def _beat(
+    pulse: weakref.ref[Pulse],
+    bell: threading.Event,
+    seconds: float,
+    method: weakref.WeakMethod[Callable[[], None]],
+) -> None:
+    while True:
+        call = method()
+        if call is None or (mine := pulse()) is None or mine._stopped:
+            return
+        call()
+        del call, mine
+        bell.wait(seconds)
+        bell.clear()
+
+
+_pulses: weakref.WeakSet[Pulse] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for pulse in list(_pulses):
+        pulse._begin()
+
+
+os.register_at_fork(after_in_child=_after_fork)
