@@ -271,11 +271,13 @@ def _put(options: Any, changes: Mapping[str, Any], *, whole: bool) -> None:
 
 def _http_response(result: Any) -> Any:
     """The HTTP response in what ``request`` returned, by its shape; None if it is the answer."""
-    if hasattr(result, "__stream__"):
-        return result.response
-    if hasattr(result, "is_stream_consumed"):
+    # Not by hasattr: asking a pydantic model for what it lacks is slow.
+    parts = getattr(result, "__dict__", {})
+    if "is_stream_consumed" in parts:
         return result
-    return getattr(result, "http_response", None)
+    if "response" in parts and hasattr(result, "__stream__"):
+        return parts["response"]
+    return parts.get("http_response")
 
 
 def _already_read(http: Any) -> bytes | None:

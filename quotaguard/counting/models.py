@@ -249,7 +249,12 @@ def is_claude(model: str) -> bool:
 
 def family_name(model: str) -> tuple[str, str]:
     """A model's name without its date, and its family (``openai`` or ``claude``)."""
-    name = base_name(model[:_LONGEST_NAME])
+    return _family_name(model[:_LONGEST_NAME])
+
+
+@lru_cache(maxsize=1024)
+def _family_name(model: str) -> tuple[str, str]:
+    name = base_name(model)
     return _DATE.sub("", name), "claude" if name.startswith("claude") else "openai"
 
 

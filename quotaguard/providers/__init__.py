@@ -112,15 +112,14 @@ def usage_of(response: object) -> Usage | None:
     real.
     """
     usage = field(response, "usage")
-    if usage is None:
-        usage = response
+    usage = _fields(response if usage is None else usage)
     spent_in = _count(usage, "prompt_tokens", "input_tokens", "inputTokens")
     if spent_in is None:
         return None
     spent_out = _count(usage, "completion_tokens", "output_tokens", "outputTokens")
     if spent_out is None:
         # Embeddings have no output; everything else that leaves it out is malformed.
-        if field(usage, "total_tokens") != spent_in:
+        if usage.get("total_tokens") != spent_in:
             return None
         spent_out = 0
     cached = _part(usage, ("prompt_tokens_details", "input_tokens_details"), "cached_tokens")
@@ -140,17 +139,39 @@ def field(holder: object, name: str) -> Any:
     return getattr(holder, name, None)
 
 
-def _count(holder: object, *names: str) -> int | None:
+_NAMES = (
+    *("prompt_tokens", "completion_tokens", "prompt_tokens_details", "completion_tokens_details"),
+    *("input_tokens", "output_tokens", "input_tokens_details", "output_tokens_details"),
+    *("inputTokens", "outputTokens", "total_tokens"),
+    *("cache_read_input_tokens", "cache_creation_input_tokens"),
+)
+"""All that is read of a usage object, in every dialect."""
+
+
+def _fields(usage: Any) -> Mapping[str, Any]:
+    """A usage object as a mapping: asking a pydantic model for a field that it lacks is slow."""
+    if isinstance(usage, Mapping):
+        return usage
+    try:
+        return {**usage.__dict__, **(usage.__pydantic_extra__ or {})}
+    except AttributeError:  # no pydantic model
+        return {name: getattr(usage, name, None) for name in _NAMES}
+
+
+def _count(fields: Mapping[str, Any], *names: str) -> int | None:
     for name in names:
-        value = field(holder, name)
-        if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        if (value := _whole(fields.get(name))) is not None:
             return value
     return None
 
 
-def _part(usage: object, holders: tuple[str, ...], name: str) -> int:
+def _part(fields: Mapping[str, Any], holders: tuple[str, ...], name: str) -> int:
     for holder in holders:
-        details = field(usage, holder)
-        if details is not None:
-            return _count(details, name) or 0
+        if (details := fields.get(holder)) is not None:
+            return _whole(field(details, name)) or 0
     return 0
+
+
+def _whole(value: object) -> int | None:
+    whole = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return value if whole else None  # type: ignore[return-value]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
 
@@ -65,17 +66,7 @@ class AnthropicProvider:
 
     def route(self, method: str, url: str) -> Route:
         """What a request to that path is."""
-        if method.lower() != "post":
-            return Route("free")
-        path = path_of(url)
-        for pattern, endpoint in _METERED:
-            if (found := pattern.fullmatch(path)) is not None:
-                model = unquote(found[1]) if pattern.groups else None
-                if model == "count-tokens":  # how Vertex spells count_tokens
-                    return Route("free")
-                return Route("metered", endpoint, model)
-        free = is_in(_FREE, path) and not is_in(_UNMETERED, path)
-        return Route("free" if free else "unmetered")
+        return _route(method.lower(), path_of(url))
 
     def asks_for_usage(self, endpoint: str, body: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """Every stream says its usage."""
@@ -88,6 +79,20 @@ class AnthropicProvider:
     def hides_output(self, model: str) -> bool:
         """Thinking is delivered (a summary at least), or billed in message_delta."""
         return False
+
+
+@lru_cache(maxsize=256)
+def _route(method: str, path: str) -> Route:
+    if method != "post":
+        return Route("free")
+    for pattern, endpoint in _METERED:
+        if (found := pattern.fullmatch(path)) is not None:
+            model = unquote(found[1]) if pattern.groups else None
+            if model == "count-tokens":  # how Vertex spells count_tokens
+                return Route("free")
+            return Route("metered", endpoint, model)
+    free = is_in(_FREE, path) and not is_in(_UNMETERED, path)
+    return Route("free" if free else "unmetered")
 
 
 class AnthropicTally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
 
@@ -137,19 +138,7 @@ class OpenAIProvider:
 
     def route(self, method: str, url: str) -> Route:
         """What a request to that path is."""
-        path = path_of(url)
-        if (later := _LATER.fullmatch(path)) is not None:
-            return Route("later", "responses", response=later[1])
-        if method.lower() != "post":
-            return Route("free")
-        deployed = _DEPLOYMENT.fullmatch(path)
-        deployment = unquote(deployed[1]) if deployed is not None else None
-        path = deployed[2] if deployed is not None else path
-        for metered, endpoint in METERED.items():
-            if path.endswith(metered) and not _is_within_a_resource(path.removesuffix(metered)):
-                return Route("metered", endpoint, deployment)
-        free = is_in(_FREE, path) and not is_in(_UNMETERED, path)
-        return Route("free" if free else "unmetered", model=deployment)
+        return _route(method.lower(), path_of(url))
 
     def asks_for_usage(self, endpoint: str, body: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """Chat and completions streams say their usage only when asked to."""
@@ -168,6 +157,22 @@ class OpenAIProvider:
     def hides_output(self, model: str) -> bool:
         """Reasoning models generate tokens that they do not deliver."""
         return _REASONING.match(model.rpartition("/")[2]) is not None
+
+
+@lru_cache(maxsize=256)
+def _route(method: str, path: str) -> Route:
+    if (later := _LATER.fullmatch(path)) is not None:
+        return Route("later", "responses", response=later[1])
+    if method != "post":
+        return Route("free")
+    deployed = _DEPLOYMENT.fullmatch(path)
+    deployment = unquote(deployed[1]) if deployed is not None else None
+    path = deployed[2] if deployed is not None else path
+    for metered, endpoint in METERED.items():
+        if path.endswith(metered) and not _is_within_a_resource(path.removesuffix(metered)):
+            return Route("metered", endpoint, deployment)
+    free = is_in(_FREE, path) and not is_in(_UNMETERED, path)
+    return Route("free" if free else "unmetered", model=deployment)
 
 
 _REASONING = re.compile(r"(o\d|gpt-([5-9]|\d\d)(?!.*chat-latest)|codex|.*reason)", re.IGNORECASE)
