@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         GuardedAzureOpenAI,
         GuardedOpenAI,
     )
+    from .clients.patch import Patch, patch
     from .decorator import token_limited
 
 __all__ = [
@@ -60,6 +61,7 @@ __all__ = [
     "Lease",
     "Limit",
     "ModelNotAllowed",
+    "Patch",
     "Price",
     "PriceUnknown",
     "QuotaExceeded",
@@ -74,6 +76,7 @@ __all__ = [
     "Wait",
     "Weights",
     "acting_as",
+    "patch",
     "receipt",
     "token_limited",
 ]
@@ -85,6 +88,8 @@ _LAZY = {
     "GuardedAnthropic": "clients.anthropic",
     "GuardedAzureOpenAI": "clients.openai",
     "GuardedOpenAI": "clients.openai",
+    "Patch": "clients.patch",
+    "patch": "clients.patch",
     "token_limited": "decorator",
 }
 """Loaded when first asked for: importing an SDK takes a second or two, wrapt longer than we do."""

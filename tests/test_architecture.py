@@ -31,7 +31,7 @@ LAYERS = (
     ("engine", "admin", "guard", "config"),
     ("testing.*",),
     ("decorator", "clients.*"),
-    ("clients.openai", "clients.anthropic", "clients", "contrib.*", "cli", ""),
+    ("clients.openai", "clients.anthropic", "clients.patch", "clients", "contrib.*", "cli", ""),
 )
 
 # The only way up, taken when it is called: `Guard.wrap` makes the twin of a client.

@@ -37,16 +37,20 @@ class Sdk:
         body: Callable[[QuotaExceeded | ModelNotAllowed], tuple[dict[str, Any], dict[str, Any]]],
     ) -> None:
         self.provider = provider
+        self.bases = ((base.SyncAPIClient, SyncSeam), (base.AsyncAPIClient, AsyncSeam))
+        """The classes that all clients derive from, blocking and awaiting, with their seams."""
         self._module = module
-        self._base = base
         self._errors = errors
         self._body = body
 
     def seam_of(self, client: object) -> type | None:
         """The seam for a client of this SDK; None if it is not one."""
-        if isinstance(client, self._base.SyncAPIClient):
-            return SyncSeam
-        return AsyncSeam if isinstance(client, self._base.AsyncAPIClient) else None
+        return next((seam for base, seam in self.bases if isinstance(client, base)), None)
+
+    def samples(self) -> tuple[Any, Any]:
+        """A blocking client and an awaiting one, to look at their resources."""
+        options = {"api_key": "none", "base_url": "http://localhost"}
+        return self._module.Client(**options), self._module.AsyncClient(**options)
 
     def refusal(self, error: QuotaExceeded | ModelNotAllowed, client: Any, url: str) -> Exception:
         """The refusal as an error of the SDK's own kind too, with a response that can be read like

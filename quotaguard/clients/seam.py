@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from contextvars import ContextVar
 from functools import partial
 from operator import attrgetter
@@ -142,19 +143,28 @@ def _holds(value: object, client: object) -> bool:
     return any(part is client for part in getattr(value, "__dict__", {}).values())
 
 
+def no_socket(*_: Any, **__: Any) -> Any:
+    """What a strict guard has in the place of ``connect``.
+
+    Raises:
+        UnmeteredEndpoint: always.
+    """
+    raise UnmeteredEndpoint("what a web socket spends cannot be metered; the guard is strict")
+
+
+def sockets(client: Any, sdk: Sdk) -> Iterator[Any]:
+    """The resources of a client that open web sockets, as far as its version has them."""
+    for path in sdk.provider.sockets:
+        with suppress(AttributeError):
+            resource = attrgetter(path)(client)
+            if hasattr(resource, "connect"):
+                yield resource
+
+
 def _close_sockets(client: Any) -> None:
     """Strict: what a web socket spends cannot be metered, so it may not be opened."""
-
-    def connect(*_: Any, **__: Any) -> Any:
-        raise UnmeteredEndpoint("what a web socket spends cannot be metered; the guard is strict")
-
-    for path in client._quotaguard_sdk.provider.sockets:
-        try:
-            resource = attrgetter(path)(client)
-        except AttributeError:  # this version of the SDK has no such resource
-            continue
-        if hasattr(resource, "connect"):
-            resource.connect = connect
+    for resource in sockets(client, client._quotaguard_sdk):
+        resource.connect = no_socket
 
 
 class _Seam:
@@ -305,6 +315,11 @@ def guarded_class(base: type, sdk: Sdk, seam: type) -> type:
     """The guarded class of a client's class: itself if it is one."""
     if issubclass(base, _Seam):
         return base
+    return _twins.get(base) or _twins.setdefault(base, derived(base, sdk, seam))
+
+
+def derived(base: type, sdk: Sdk, *before: type) -> type:
+    """A new guarded class in the place of an SDK's: ``before``, a seam first, and ``base``."""
     names = {
         "__module__": base.__module__,
         "__qualname__": base.__qualname__,
@@ -312,7 +327,7 @@ def guarded_class(base: type, sdk: Sdk, seam: type) -> type:
         "_quotaguard_stands_for": base,
         "_quotaguard_sdk": sdk,
     }
-    return _twins.get(base) or _twins.setdefault(base, type(base.__name__, (seam, base), names))
+    return type(base.__name__, (*before, base), names)
 
 
 def twin(client: Any, cls: type, binding: Binding) -> Any:

@@ -6,11 +6,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import anthropic
 import pytest
 
 import quotaguard
-from quotaguard import Guard
-from quotaguard.testing import FakeProvider
+from quotaguard import Guard, patch
+from quotaguard.testing import FakeProvider, Reply
 from tests.clients.kit import got, reported, run, spent
 
 ANTHROPICS = [
@@ -92,3 +93,37 @@ def test_middleware_goes_around_what_is_metered(
     run(scenario())
     assert len(seen) == 2
     assert spent(guard) == reported(provider, requests=2)
+
+
+def test_a_patched_client_has_both(way: str, provider: FakeProvider, guard: Guard) -> None:
+    """Its token is minted once, its middleware runs once for each attempt, and each is counted."""
+    provider.enqueue(Reply(status=500, headers={"retry-after-ms": "1"}))
+    seen: list[str] = []
+    words: Any = [{"role": "user", "content": "three small words"}]
+
+    def mint(**asked: Any) -> Any:
+        seen.append("token")
+        return _token()
+
+    def watch(request: Any, call_next: Any) -> Any:
+        seen.append("attempt")
+        return call_next(request)
+
+    async def awatch(request: Any, call_next: Any) -> Any:
+        seen.append("attempt")
+        return await call_next(request)
+
+    async def scenario() -> None:
+        cls: Any = anthropic.Anthropic if way == "sync" else anthropic.AsyncAnthropic
+        client = cls(credentials=mint, base_url=provider.anthropic_url)
+        watched = client.with_middleware(watch if way == "sync" else awatch)
+        chain = vars(watched)["_middleware_chain"]
+        with patch(guard=guard):
+            for _ in range(2):
+                await got(watched.messages.create(model="claude", max_tokens=9, messages=words))
+        assert vars(watched)["_middleware_chain"] is chain
+        await got(client.close())
+
+    run(scenario())
+    assert sorted(seen) == ["attempt"] * 3 + ["token"]
+    assert spent(guard) == reported(provider, requests=3)
