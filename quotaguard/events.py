@@ -114,6 +114,8 @@ class Settled(Event):
         in_full: nano-dollars that it would have cost with the model asked for; None: unknown.
         observed: what would have been done with it, were the guard not only observing:
             ``"refused"``, ``"delayed"`` or ``"downgraded"``; None: nothing.
+        left: the limits that were charged, each with the share of its bucket that is left: 1.0 of a
+            full one, negative in debt.
     """
 
     served: str | None
@@ -124,6 +126,7 @@ class Settled(Event):
     waited: float = 0.0
     in_full: int | None = None
     observed: str | None = None
+    left: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +188,10 @@ class Teller:
         for hook in self._hooks:
             if not callable(hook):
                 raise ConfigurationError(f"a hook is a callable that takes an event, not {hook!r}")
+
+    def add(self, hook: Hook) -> None:
+        """Tell one more."""
+        self._hooks = (*self._hooks, hook)
 
     def __bool__(self) -> bool:
         return bool(self._hooks)

@@ -45,6 +45,7 @@ DOORS = {
     "wrapt": ("decorator", "clients.streams"),
     "click": ("cli",),
     "genai_prices": ("pricing",),
+    "opentelemetry": ("contrib.opentelemetry.*",),
     "redis": ("backends.redis*",),
     "tomli": ("config",),
     "tomllib": ("config",),  # not yet in the standard library of Python 3.10
@@ -250,6 +251,7 @@ def test_file_names_say_what_is_inside() -> None:
 def test_importing_quotaguard_loads_nothing_heavy() -> None:
     """``import quotaguard`` loads no SDK (a second or two each), Redis client or tokenizer."""
     heavy = {"openai", "anthropic", "httpx", "httpx2", "pydantic", "redis", "tiktoken", "splintr"}
+    heavy |= {"opentelemetry"}
     code = "import sys, quotaguard; print(*{name.partition('.')[0] for name in sys.modules})"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True

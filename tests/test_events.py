@@ -49,7 +49,14 @@ def test_the_story_of_a_call() -> None:
     admitted, settled = told
     assert admitted == Admitted(admitted.id, ALICE, "large", "large", Usage(1, 80, 0))
     assert settled == Settled(
-        admitted.id, ALICE, "large", "large", Usage(1, 80, 0), Usage(1, 40, 0), False
+        admitted.id,
+        ALICE,
+        "large",
+        "large",
+        Usage(1, 80, 0),
+        Usage(1, 40, 0),
+        False,
+        left=(("100 tokens/minute for large", 0.6),),
     )
 
 

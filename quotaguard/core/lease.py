@@ -146,6 +146,16 @@ class Lease:
         }
 
     @property
+    def shares(self) -> tuple[tuple[str, float], ...]:
+        """The text of each limit, and the share of what its bucket can hold that was left then."""
+        return tuple(
+            [
+                (charge.limit.text, left / charge.limit.ceiling if charge.limit.ceiling else 0.0)
+                for charge, left in zip(self.charges, self.after, strict=True)
+            ]
+        )
+
+    @property
     def reserved(self) -> Usage:
         """What was estimated for the model that serves the call."""
         return self.demand.high

@@ -321,6 +321,7 @@ def settle(
                 lease.waited,
                 cost(outcome.used or reserved, lease.requested, service),
                 lease.observed,
+                lease.shares,
             )
         )
 
