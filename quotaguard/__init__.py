@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         GuardedOpenAI,
     )
     from .clients.patch import Patch, patch
+    from .config import load_guard, reload_guard
     from .decorator import token_limited
 
 __all__ = [
@@ -76,8 +77,10 @@ __all__ = [
     "Wait",
     "Weights",
     "acting_as",
+    "load_guard",
     "patch",
     "receipt",
+    "reload_guard",
     "token_limited",
 ]
 
@@ -90,6 +93,8 @@ _LAZY = {
     "GuardedOpenAI": "clients.openai",
     "Patch": "clients.patch",
     "patch": "clients.patch",
+    "load_guard": "config",
+    "reload_guard": "config",
     "token_limited": "decorator",
 }
 """Loaded when first asked for: importing an SDK takes a second or two, wrapt longer than we do."""

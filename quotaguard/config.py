@@ -13,6 +13,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from typing import Any
 from .errors import ConfigurationError
 from .events import Event
 from .guard import Guard
+from .identity import Identity
 from .limits import Limit
 from .policies import Fallback, Policy, Refuse, Wait
 from .tiers import Tier
@@ -43,8 +45,20 @@ _GUARD_KEYS = (
     "on_backend_error",
     "limits",
     "when_exceeded",
+    "lease_seconds",
+    "strict",
+    "count_unmetered",
+    "ask_for_usage",
+    "reserve_output",
+    "output_guess",
+    "count",
+    "prices",
+    "unknown_price",
+    "warn_at",
+    "mode",
 )
-_TIER_KEYS = ("limits", "models", "when_exceeded")
+_TIER_KEYS = ("limits", "models", "when_exceeded", "when_not_allowed", "warn_at")
+_WHO_KEYS = ("tier", "limits", "models")
 
 
 def private_guard(limits: Iterable[str | Limit]) -> Guard:
@@ -69,7 +83,7 @@ def default_guard() -> Guard:
 @lru_cache(maxsize=8)
 def _default(file: Path | None, limits: str, backend: str) -> Guard:
     if file is not None:
-        return load(file)
+        return load_guard(file)
     parsed = [text.strip() for text in limits.split(";") if text.strip()]
     try:
         hooks = () if parsed else (_WarnOnce(),)
@@ -98,53 +112,118 @@ def _find(directory: Path) -> Path | None:
     return next((d / FILE for d in (directory, *directory.parents) if (d / FILE).is_file()), None)
 
 
-def load(file: str | Path) -> Guard:
-    """The guard that a TOML file describes.
+def load_guard(source: str | Path | Mapping[str, Any]) -> Guard:
+    """The guard that a TOML file, or a mapping of the same shape, describes.
 
     Raises:
-        ConfigurationError: the file can't be read or says something wrong.
+        ConfigurationError: it can't be read or says something wrong; the message names the file,
+            the key and the value, and what would be right.
     """
+    said, where = _read(source)
     try:
-        said = tomllib.loads(Path(file).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigurationError(f"cannot read {file}: {error.strerror}") from error
-    except ValueError as error:  # TOMLDecodeError, UnicodeDecodeError
-        raise ConfigurationError(f"{file} is not TOML: {error}") from error
-    try:
-        return from_dict(said)
+        return _guard(said)
     except ConfigurationError as error:
-        raise ConfigurationError(f"{file}: {error}") from error
+        raise ConfigurationError(f"{where}{error}") from error
 
 
-def from_dict(said: Mapping[str, Any]) -> Guard:
-    """The guard that a mapping describes, in the shape of the TOML file.
+def reload_guard(guard: Guard, source: str | Path | Mapping[str, Any]) -> None:
+    """Change a guard's tiers, limits and terms to what the file or mapping says now, while calls
+    go on; see `Guard.update`. What else it says holds for new guards only.
 
     Raises:
-        ConfigurationError: a key is unknown or a value wrong.
+        ConfigurationError: as for `load_guard`; then nothing changes.
     """
-    _known(said, (*_GUARD_KEYS, "tiers"), "the top level")
-    tables = said.get("tiers", {})
-    if not isinstance(tables, Mapping):
-        raise ConfigurationError(f"tiers holds a table for each tier, not {tables!r}")
-    tiers = [_tier(name, table) for name, table in tables.items()]
+    said, where = _read(source)
+    try:
+        plans = _plans(said)
+        guard.update(tiers=plans.pop("tiers"), limits=said.get("limits", ()), **plans)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{where}{error}") from error
+
+
+def _read(source: str | Path | Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
+    if isinstance(source, Mapping):
+        return source, ""
+    try:
+        said = tomllib.loads(Path(source).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"cannot read {source}: {error.strerror}") from error
+    except ValueError as error:  # TOMLDecodeError, UnicodeDecodeError
+        raise ConfigurationError(f"{source} is not TOML: {error}") from error
+    return said, f"{source}: "
+
+
+def _guard(said: Mapping[str, Any]) -> Guard:
     arguments = {key: said[key] for key in _GUARD_KEYS if key in said}
+    for key in ("strict", "count_unmetered", "ask_for_usage"):
+        if not isinstance(arguments.get(key, True), bool):
+            raise ConfigurationError(f"{key} is true or false, not {arguments[key]!r}")
     if "when_exceeded" in arguments:
         arguments["when_exceeded"] = _policies(arguments["when_exceeded"], "when_exceeded")
-    return Guard(tiers=tiers, **arguments)
+    return Guard(**{**arguments, **_plans(said)})
 
 
-def _tier(name: str, table: object) -> Tier:
+def _plans(said: Mapping[str, Any]) -> dict[str, Any]:
+    """The tiers, and who has terms of their own."""
+    _known(said, (*_GUARD_KEYS, "tiers", "orgs", "users"), "the top level")
+    tiers = [_tier(name, table) for name, table in _tables(said, "tiers").items()]
+    named = {tier.name: tier for tier in tiers} or {"default": Tier("default")}
+    terms = [_terms(said, what, named) for what in ("users", "orgs")]
+    plans: dict[str, Any] = {"tiers": tiers, "tier_of": _TermsOf(*terms) if any(terms) else None}
+    if "default_tier" in said:
+        plans["default_tier"] = said["default_tier"]
+    return plans
+
+
+class _TermsOf:
+    """Users and organisations with terms of their own; a user's go before the organisation's."""
+
+    def __init__(self, users: Mapping[str, Tier], orgs: Mapping[str, Tier]) -> None:
+        self._users = users
+        self._orgs = orgs
+
+    def __call__(self, identity: Identity) -> Tier | None:
+        return self._users.get(identity.user or "") or self._orgs.get(identity.org or "")
+
+
+def _terms(said: Mapping[str, Any], what: str, tiers: Mapping[str, Tier]) -> dict[str, Tier]:
+    """``[users.alice]`` and ``[orgs.acme]``: a tier, perhaps with limits or models of their own."""
+    found = {}
+    for name, table in _tables(said, what).items():
+        where = f"{what}.{name}"
+        _known(table, _WHO_KEYS, where)
+        chosen = table.get("tier", said.get("default_tier", next(iter(tiers))))
+        if chosen not in tiers:
+            raise ConfigurationError(f"{where}: unknown tier {chosen!r}; known: {', '.join(tiers)}")
+        try:
+            found[name] = tiers[chosen].overridden(table.get("limits", ()), table.get("models"))
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{where}: {error}") from error
+    return found
+
+
+def _tables(said: Mapping[str, Any], what: str) -> Mapping[str, Mapping[str, Any]]:
+    tables = said.get(what, {})
+    if not isinstance(tables, Mapping):
+        raise ConfigurationError(
+            f"{what} holds a table for each {what.removesuffix('s')}, not {tables!r}"
+        )
+    for name, table in tables.items():
+        if not isinstance(table, Mapping):
+            raise ConfigurationError(f"{what}.{name} is a table, not {table!r}")
+    return tables
+
+
+def _tier(name: str, table: Mapping[str, Any]) -> Tier:
     where = f"tiers.{name}"
-    if not isinstance(table, Mapping):
-        raise ConfigurationError(f"{where} is a table, not {table!r}")
     _known(table, _TIER_KEYS, where)
-    chosen = table.get("when_exceeded")
-    return Tier(
-        name,
-        limits=table.get("limits", ()),
-        models=table.get("models", ()),
-        when_exceeded=None if chosen is None else _policies(chosen, f"{where}.when_exceeded"),
-    )
+    arguments = {key: table[key] for key in ("limits", "models", "warn_at") if key in table}
+    if "when_exceeded" in table:
+        arguments["when_exceeded"] = _policies(table["when_exceeded"], f"{where}.when_exceeded")
+    if "when_not_allowed" in table:
+        chosen = _policy(table["when_not_allowed"], f"{where}.when_not_allowed")
+        arguments["when_not_allowed"] = chosen
+    return Tier(name, **arguments)
 
 
 def _policies(said: object, where: str) -> list[Policy]:
@@ -154,18 +233,20 @@ def _policies(said: object, where: str) -> list[Policy]:
 
 
 def _policy(said: object, where: str) -> Policy:
-    """``"refuse"``, ``{fallback = "model"}`` (or a list of models) or ``{wait = seconds}``."""
+    """``"refuse"``, ``{fallback = "model"}`` (or a list of models; perhaps with ``at`` and
+    ``adapt``) or ``{wait = seconds}``.
+    """
     if said == "refuse":
         return Refuse()
-    if isinstance(said, Mapping) and len(said) == 1:
-        ((kind, value),) = said.items()
-        try:
-            if kind == "fallback":
-                return Fallback(*(value if isinstance(value, list) else [value]))
-            if kind == "wait":
-                return Wait(max_seconds=value)
-        except ConfigurationError as error:
-            raise ConfigurationError(f"{where}: {error}") from error
+    more = {str(k): v for k, v in said.items()} if isinstance(said, Mapping) else {}
+    models, seconds = more.pop("fallback", None), more.pop("wait", None)
+    try:
+        if models is not None and seconds is None and more.keys() <= {"at", "adapt"}:
+            return Fallback(*(models if isinstance(models, list) else [models]), **more)
+        if seconds is not None and models is None and not more:
+            return Wait(max_seconds=seconds)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{where}: {error}") from error
     raise ConfigurationError(
         f'{where}: a policy is "refuse", {{fallback = "model"}} or {{wait = 30}}, not {said!r}'
     )
@@ -174,4 +255,6 @@ def _policy(said: object, where: str) -> Policy:
 def _known(table: Mapping[str, Any], keys: tuple[str, ...], where: str) -> None:
     for key in table:
         if key not in keys:
-            raise ConfigurationError(f"unknown key {key!r} in {where}; known: {', '.join(keys)}")
+            near = get_close_matches(str(key), keys, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(keys)}"
+            raise ConfigurationError(f"unknown key {key!r} in {where}{hint}")

@@ -20,7 +20,7 @@ from .identity import Identity
 from .limits import Limit
 from .policies import Policy, policies
 from .pricing import Price, Prices
-from .resolver import Resolver
+from .resolver import Resolver, TierOf
 from .rules import Rules
 from .tiers import Tier, thresholds
 
@@ -106,7 +106,7 @@ class Guard(Administration):
         unknown_price: str = "refuse",
         warn_at: float | Iterable[float] = (),
         mode: str = "enforce",
-        tier_of: Callable[[Identity], Any] | None = None,
+        tier_of: TierOf | None = None,
         tier_seconds: float = 60.0,
         identity_hash: bytes | Callable[[str], str] | None = None,
     ) -> None:
@@ -146,6 +146,7 @@ class Guard(Administration):
         tiers: Iterable[Tier] | None = None,
         limits: Iterable[str | Limit | Mapping[str, Any]] | None = None,
         default_tier: str | None = None,
+        tier_of: TierOf | None = None,
     ) -> None:
         """Change the plans while calls go on; what is left out stays.
 
@@ -163,7 +164,7 @@ class Guard(Administration):
             old.anonymous,
             self.prices,
         )
-        self.resolver.forget()
+        self.resolver = self.resolver.again(tier_of)
 
     # -- around a block --------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 from .core.ops import Consult
 from .errors import ConfigurationError
@@ -13,6 +13,11 @@ from .tiers import Tier
 
 _KEPT = 4096
 """Answers that are remembered."""
+
+
+TierOf: TypeAlias = Callable[[Identity], Any]
+"""Gives the tier of a caller: a `Tier`, the name of one, None for the default one, or an awaitable
+of these."""
 
 
 class Resolver:
@@ -26,9 +31,7 @@ class Resolver:
         now: seconds since the epoch.
     """
 
-    def __init__(
-        self, tier_of: Callable[[Identity], Any] | None, seconds: float, now: Callable[[], float]
-    ) -> None:
+    def __init__(self, tier_of: TierOf | None, seconds: float, now: Callable[[], float]) -> None:
         if tier_of is not None and not callable(tier_of):
             raise ConfigurationError(f"tier_of is a callable of the identity, not {tier_of!r}")
         self._tier_of = tier_of
@@ -64,9 +67,9 @@ class Resolver:
         self._known[identity[:2]] = self._now() + self._seconds, answer
         return tier
 
-    def forget(self) -> None:
-        """Ask again from now on."""
-        self._known.clear()
+    def again(self, tier_of: TierOf | None) -> Resolver:
+        """The same without what it has learnt, perhaps with another callable."""
+        return Resolver(tier_of or self._tier_of, self._seconds, self._now)
 
     @staticmethod
     def _tier(answer: Tier | str | None, rules: Rules) -> Tier:

@@ -72,12 +72,40 @@ class Tier:
         shares = None if warn_at is None else thresholds(warn_at, f"tier {name!r}: warn_at")
         object.__setattr__(self, "warn_at", shares)
 
+    def overridden(
+        self,
+        limits: Iterable[str | Limit | Mapping[str, Any]] = (),
+        models: Iterable[str] | None = None,
+        when_exceeded: Iterable[Policy] | Policy | None = None,
+    ) -> Tier:
+        """The same tier for somebody who has terms of their own.
+
+        Args:
+            limits: take the place of the tier's limits about the same thing (metric, period, scope
+                and models), and stand beside the others.
+            models, when_exceeded: instead of the tier's, where given.
+
+        Raises:
+            ConfigurationError: a value is wrong.
+        """
+        own = distinct(limits, f"tier {self.name!r}, overridden")
+        about = {(limit.scope, limit.id) for limit in own}
+        kept = [limit for limit in self.limits if (limit.scope, limit.id) not in about]
+        return Tier(
+            self.name,
+            (*kept, *own),
+            self.models if models is None else models,
+            self.when_exceeded if when_exceeded is None else when_exceeded,
+            self.when_not_allowed,
+            self.warn_at,
+        )
+
     def allows(self, model: str | None) -> bool:
         """Whether the tier includes the model (a call without a model is always allowed)."""
         return not self.models or model is None or any(matches(model, p) for p in self.models)
 
 
-def thresholds(value: object, where: str) -> tuple[float, ...]:
+def thresholds(value: Any, where: str) -> tuple[float, ...]:
     """Shares of a limit that warn, in ascending order.
 
     Raises:

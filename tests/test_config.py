@@ -32,7 +32,7 @@ limits = ["1M tokens/month"]
 WRONG = [
     ("limits = [", "is not TOML"),
     ("limits = ['1 token/day']\nlimits = []", "is not TOML"),
-    ("limit = ['10k tokens/day']", "unknown key 'limit' in the top level; known: backend,"),
+    ("limit = ['10k tokens/day']", "unknown key 'limit' in the top level; did you mean 'limits'?"),
     ("clock = 'fake'", "unknown key 'clock'"),
     ("limits = '10k tokens/day'", "limits is a list such as ['10k tokens/day'], not '10k tok"),
     ("limits = 10", "limits is a list such as ['10k tokens/day'], not 10"),
@@ -71,7 +71,7 @@ WRONG = [
     ("when_exceeded = ['refuse', {wait = 3}]", "nothing is tried after Refuse()"),
     ("tiers = ['free']", "tiers holds a table for each tier, not ['free']"),
     ("[tiers]\nfree = '10k tokens/day'", "tiers.free is a table, not '10k tokens/day'"),
-    ("[tiers.free]\nlimit = []", "unknown key 'limit' in tiers.free; known: limits, models"),
+    ("[tiers.free]\nlimit = []", "unknown key 'limit' in tiers.free; did you mean 'limits'?"),
     ("[tiers.free]\nlimits = '1 token/day'", "tier 'free': limits is a list"),
     ("[tiers.free]\nlimits = ['plenty']", "tier 'free': cannot read the limit 'plenty'"),
     ("[tiers.free]\nmodels = 'gpt-4o'", "tier 'free': models is a list of names, not 'gpt-4o'"),
@@ -115,7 +115,7 @@ def texts(guard: Guard, **who: str) -> list[str]:
 
 def test_a_file_says_everything(write: Write) -> None:
     """Limits, tiers, the anonymous user and the default tier come from the file."""
-    guard = config.load(write(GOOD))
+    guard = config.load_guard(write(GOOD))
     states = guard.peek(org="acme", model="claude-x")
     assert [str(state.limit) for state in states] == [
         "10k tokens/day in Europe/Paris",
@@ -128,7 +128,7 @@ def test_a_file_says_everything(write: Write) -> None:
 
 def test_policies_of_a_file(write: Write) -> None:
     """The three kinds, for the guard and for a tier of its own; a tier may name none."""
-    guard = config.load(write(GOOD))
+    guard = config.load_guard(write(GOOD))
     free, pro = guard.rules.tier("free"), guard.rules.tier("pro")
     assert free.when_exceeded == (Fallback("small"), Fallback("tiny", "tinier"))
     assert free.models == ("gpt-4o-mini", "claude-*")
@@ -141,7 +141,7 @@ def test_policies_of_a_file(write: Write) -> None:
 
 def test_an_empty_file_limits_nothing(write: Write) -> None:
     """A file that says nothing is no error."""
-    assert config.load(write("")).peek(user="alice") == ()
+    assert config.load_guard(write("")).peek(user="alice") == ()
 
 
 @pytest.mark.parametrize(("text", "words"), WRONG, ids=[text for text, _ in WRONG])
@@ -149,7 +149,7 @@ def test_wrong_files(text: str, words: str, write: Write) -> None:
     """The error names the file, the value, and what would be right."""
     file = write(text)
     with pytest.raises(ConfigurationError, match=re.escape(words)) as refused:
-        config.load(file)
+        config.load_guard(file)
     assert str(refused.value).startswith(str(file))
 
 
@@ -158,11 +158,11 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     missing, binary = tmp_path / "no.toml", tmp_path / "binary.toml"
     binary.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigurationError, match=f"cannot read {re.escape(str(missing))}: No such"):
-        config.load(missing)
+        config.load_guard(missing)
     with pytest.raises(ConfigurationError, match="cannot read"):
-        config.load(tmp_path)
+        config.load_guard(tmp_path)
     with pytest.raises(ConfigurationError, match=r"binary\.toml is not TOML"):
-        config.load(str(binary))
+        config.load_guard(str(binary))
 
 
 def test_quotaguard_config_names_the_file(

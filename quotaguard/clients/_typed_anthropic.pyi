@@ -29,6 +29,7 @@ class TypedAnthropic(Anthropic):
         user: Who = None,
         tier: Who = None,
         org: Who = None,
+        fallback: bool | None = None,
         api_key: str | None = ...,
         auth_token: str | None = ...,
         credentials: AccessTokenProvider | None = ...,
@@ -55,6 +56,7 @@ class TypedAnthropic(Anthropic):
         user: Who = None,
         tier: Who = None,
         org: Who = None,
+        fallback: bool | None = None,
         api_key: str | None = ...,
         auth_token: str | None = ...,
         credentials: AccessTokenProvider | None | NotGiven = ...,
@@ -76,6 +78,8 @@ class TypedAnthropic(Anthropic):
     ) -> Self: ...
     with_options = copy
 
+    def acting_as(self, user: Who = None, *, org: Who = None, tier: Who = None) -> Self: ...
+
 class TypedAsyncAnthropic(AsyncAnthropic):
     def __init__(
         self,
@@ -85,6 +89,7 @@ class TypedAsyncAnthropic(AsyncAnthropic):
         user: Who = None,
         tier: Who = None,
         org: Who = None,
+        fallback: bool | None = None,
         api_key: str | None = ...,
         auth_token: str | None = ...,
         credentials: AccessTokenProvider | AsyncAccessTokenProvider | None = ...,
@@ -111,6 +116,7 @@ class TypedAsyncAnthropic(AsyncAnthropic):
         user: Who = None,
         tier: Who = None,
         org: Who = None,
+        fallback: bool | None = None,
         api_key: str | None = ...,
         auth_token: str | None = ...,
         credentials: AccessTokenProvider | AsyncAccessTokenProvider | None | NotGiven = ...,
@@ -131,3 +137,5 @@ class TypedAsyncAnthropic(AsyncAnthropic):
         **sdk: Any,
     ) -> Self: ...
     with_options = copy
+
+    def acting_as(self, user: Who = None, *, org: Who = None, tier: Who = None) -> Self: ...

@@ -33,6 +33,7 @@ class TypedOpenAI(OpenAI):
         user: Who = None,
         tier: Who = None,
         org: Who = None,
+        fallback: bool | None = None,
         api_key: str | Callable[[], str] | None = ...,
         admin_api_key: str | None = ...,
         workload_identity: WorkloadIdentity | X509WorkloadIdentity | None = ...,
@@ -60,6 +61,7 @@ class TypedOpenAI(OpenAI):
         user: Who = None,
         tier: Who = None,
         org: Who = None,
+        fallback: bool | None = None,
         api_key: str | Callable[[], str] | None = ...,
         admin_api_key: str | None = ...,
         workload_identity: WorkloadIdentity | X509WorkloadIdentity | None = ...,
@@ -82,6 +84,8 @@ class TypedOpenAI(OpenAI):
         **sdk: Any,
     ) -> Self: ...
     with_options = copy
+
+    def acting_as(self, user: Who = None, *, org: Who = None, tier: Who = None) -> Self: ...
 
 class TypedAsyncOpenAI(AsyncOpenAI):
     def __init__(
@@ -92,6 +96,7 @@ class TypedAsyncOpenAI(AsyncOpenAI):
         user: Who = None,
         tier: Who = None,
         org: Who = None,
+        fallback: bool | None = None,
         api_key: str | Callable[[], Awaitable[str]] | None = ...,
         admin_api_key: str | None = ...,
         workload_identity: WorkloadIdentity | X509WorkloadIdentity | None = ...,
@@ -119,6 +124,7 @@ class TypedAsyncOpenAI(AsyncOpenAI):
         user: Who = None,
         tier: Who = None,
         org: Who = None,
+        fallback: bool | None = None,
         api_key: str | Callable[[], Awaitable[str]] | None = ...,
         admin_api_key: str | None = ...,
         workload_identity: WorkloadIdentity | X509WorkloadIdentity | None = ...,
@@ -141,6 +147,8 @@ class TypedAsyncOpenAI(AsyncOpenAI):
         **sdk: Any,
     ) -> Self: ...
     with_options = copy
+
+    def acting_as(self, user: Who = None, *, org: Who = None, tier: Who = None) -> Self: ...
 
 class TypedAzureOpenAI(AzureOpenAI):
     def __init__(
@@ -151,6 +159,7 @@ class TypedAzureOpenAI(AzureOpenAI):
         user: Who = None,
         tier: Who = None,
         org: Who = None,
+        fallback: bool | None = None,
         api_version: str | None = ...,
         azure_endpoint: str | None = ...,
         azure_deployment: str | None = ...,
@@ -181,6 +190,7 @@ class TypedAzureOpenAI(AzureOpenAI):
         user: Who = None,
         tier: Who = None,
         org: Who = None,
+        fallback: bool | None = None,
         api_key: str | Callable[[], str] | None = ...,
         admin_api_key: str | None = ...,
         workload_identity: WorkloadIdentity | X509WorkloadIdentity | None = ...,
@@ -207,6 +217,8 @@ class TypedAzureOpenAI(AzureOpenAI):
     ) -> Self: ...
     with_options = copy
 
+    def acting_as(self, user: Who = None, *, org: Who = None, tier: Who = None) -> Self: ...
+
 class TypedAsyncAzureOpenAI(AsyncAzureOpenAI):
     def __init__(
         self,
@@ -216,6 +228,7 @@ class TypedAsyncAzureOpenAI(AsyncAzureOpenAI):
         user: Who = None,
         tier: Who = None,
         org: Who = None,
+        fallback: bool | None = None,
         azure_endpoint: str | None = ...,
         azure_deployment: str | None = ...,
         api_version: str | None = ...,
@@ -246,6 +259,7 @@ class TypedAsyncAzureOpenAI(AsyncAzureOpenAI):
         user: Who = None,
         tier: Who = None,
         org: Who = None,
+        fallback: bool | None = None,
         api_key: str | Callable[[], Awaitable[str]] | None = ...,
         admin_api_key: str | None = ...,
         workload_identity: WorkloadIdentity | X509WorkloadIdentity | None = ...,
@@ -271,3 +285,5 @@ class TypedAsyncAzureOpenAI(AsyncAzureOpenAI):
         **sdk: Any,
     ) -> Self: ...
     with_options = copy
+
+    def acting_as(self, user: Who = None, *, org: Who = None, tier: Who = None) -> Self: ...

@@ -19,6 +19,7 @@ from ..guard import Guard
 from ..identity import Identity
 from ..policies import Fallback
 from ..providers import Provider, Route, field, usage_of
+from ..providers.adapting import adapted
 from ..usage import Usage
 from .frames import parsed
 from .streams import Meter, look_later, metered_body, unreadable
@@ -64,11 +65,15 @@ class Call(NamedTuple):
     """Whether the caller did not ask for the usage, so that it is to be kept from its stream."""
     resumed: Lease | None = None
     """The lease of a background response that this request looks at."""
+    fallback: bool = True
+    """Whether another model may serve it."""
 
     def admission(self) -> Plan[Lease]:
         """The plan that reserves for it."""
         rough = partial(self._demand, rough=True) if self.route.kind == "metered" else None
-        return self.guard.admission(self.who, self.model, self._demand, rough)
+        return self.guard.admission(
+            self.who, self.model, self._demand, rough, fallback=self.fallback
+        )
 
     def count_ahead(self) -> None:
         """Count what admission will count, so that it finds it counted: for another thread."""
@@ -95,7 +100,9 @@ class Call(NamedTuple):
 
     def _body_for(self, model: str | None, via: Fallback | None) -> Mapping[str, Any]:
         """The body that another model is sent, by the policy that has it serve the call."""
-        return self.body if via is None or model is None else via.adapted(self.body, model)
+        if via is None or model is None:
+            return self.body
+        return via.adapted(adapted(self.route.endpoint, self.body, model), model)
 
     def refusal(self, error: QuotaExceeded | ModelNotAllowed) -> Exception:
         """The error that code written for the SDK expects."""
@@ -115,6 +122,8 @@ class Call(NamedTuple):
             changes = {**self._body_for(served, lease.via), **changes}
             if self.route.model is None or "model" in self.body:
                 changes["model"] = served
+            else:
+                changes.pop("model", None)
             base = str(self.client.base_url)
             if self.route.model is not None:
                 old, new = quote(self.route.model, safe=""), quote(served, safe="")

@@ -24,7 +24,7 @@ from ..guard import Guard
 from ..identity import Identity, Who, name
 from .call import Call, Sdk, intercept
 
-QUOTA_ARGUMENTS = ("guard", "limits", "user", "tier", "org")
+QUOTA_ARGUMENTS = ("guard", "limits", "user", "tier", "org", "fallback")
 """What a guarded client's constructor, ``copy`` and ``with_options`` take besides the SDK's own."""
 
 
@@ -35,7 +35,8 @@ class Binding(NamedTuple):
     user: Who = None
     tier: Who = None
     org: Who = None
-
+    fallback: bool = True
+    """Whether another model may serve its calls."""
     fixed: Identity | None = None
     """Whom it acts for, unless a callable has to be asked."""
 
@@ -57,6 +58,8 @@ def bind(arguments: Mapping[str, Any], inherited: Binding | None = None) -> Bind
     for key in ("user", "tier", "org"):
         if not callable(given.get(key)):
             name(given.get(key), key)
+    if not isinstance(given.get("fallback", True), bool):
+        raise ConfigurationError(f"fallback= is True or False, not {given['fallback']!r}")
     if "limits" in given:
         if "guard" in given:
             raise ConfigurationError("pass guard= or limits=, not both")
@@ -207,6 +210,13 @@ class _Seam:
 
         with_options = copy
 
+        def acting_as(self, user=None, *, org=None, tier=None):
+            """The same client, acting for another user (org, tier), as ``with_options`` makes it.
+
+            The `quotaguard.acting_as` block goes before it.
+            """
+            return self.copy(user=user, org=org, tier=tier)
+
         @property
         def user_agent(self):
             """The SDK class's own name: gateways know that one."""
@@ -225,7 +235,8 @@ class _Seam:
 
     def _quotaguard_call(self, options: Any) -> Call | None:
         binding = self._quotaguard
-        return intercept(binding.guard, binding.identity, self._quotaguard_sdk, self, options)
+        call = intercept(binding.guard, binding.identity, self._quotaguard_sdk, self, options)
+        return call if call is None or binding.fallback else call._replace(fallback=False)
 
 
 class SyncSeam(_Seam):

@@ -156,7 +156,12 @@ class OpenAIProvider:
 
     def hides_output(self, model: str) -> bool:
         """Reasoning models generate tokens that they do not deliver."""
-        return _REASONING.match(model.rpartition("/")[2]) is not None
+        return reasons(model)
+
+
+def reasons(model: str) -> bool:
+    """Whether a model reasons before it answers."""
+    return _REASONING.match(model.rpartition("/")[2]) is not None
 
 
 @lru_cache(maxsize=256)
