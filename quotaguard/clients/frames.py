@@ -47,17 +47,24 @@ class ServerSentEvents:
     def take(self, chunk: bytes, tally: Tally) -> bytes:
         if b"\r" in chunk:
             self._blank_line = _ANY_BLANK_LINE
-        # Only what is new is searched: an event may be as long as the whole answer.
-        searched = max(0, len(self._buffer) - _LONGEST)
-        self._buffer += chunk
+        data: bytes | bytearray = chunk
+        searched = 0
+        if self._buffer:
+            # Only what is new is searched: an event may be as long as the whole answer.
+            searched = max(0, len(self._buffer) - _LONGEST)
+            self._buffer += chunk
+            data = self._buffer
         shown: list[bytes] = []
         start = 0
-        for end in [blank.end() for blank in self._blank_line.finditer(self._buffer, searched)]:
-            event = bytes(self._buffer[start:end])
+        for end in [blank.end() for blank in self._blank_line.finditer(data, searched)]:
+            event = bytes(data[start:end])
             start = end
             if self._hear(event, tally):
                 shown.append(event)
-        del self._buffer[:start]
+        if data is chunk:
+            self._buffer += chunk[start:]
+        else:
+            del self._buffer[:start]
         return b"".join(shown) if self._editing else chunk
 
     def _hear(self, event: bytes, tally: Tally) -> bool:
@@ -68,7 +75,7 @@ class ServerSentEvents:
         if text.strip() == b"[DONE]":
             self.done = True
             return True
-        return _hear(text, tally)
+        return tally.take(text)
 
     def rest(self, tally: Tally) -> bytes:
         event = bytes(self._buffer)
@@ -101,7 +108,7 @@ class AmazonEvents:
                 inner = base64.b64decode(json.loads(payload)["bytes"])
             except (ValueError, KeyError, TypeError):
                 continue
-            _hear(inner, tally)
+            tally.take(inner)
         return chunk
 
     def rest(self, tally: Tally) -> bytes:
@@ -134,11 +141,3 @@ def parsed(text: bytes) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError):
         return None
-
-
-def _hear(text: bytes, tally: Tally) -> bool:
-    try:
-        event = json.loads(text)
-        return tally.hear(event) if isinstance(event, dict) else True
-    except Exception:  # noqa: BLE001 -- an event of a shape unknown is the caller's to deal with
-        return True

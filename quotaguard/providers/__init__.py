@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 from urllib.parse import urlsplit
 
 from ..usage import Usage
+from .tally import Tally as Tally
 
 Kind: TypeAlias = Literal["metered", "unmetered", "later", "free"]
 """metered: counted before and settled after; unmetered: it generates, and so spends, but does not
@@ -26,39 +27,6 @@ class Route(NamedTuple):
     """The model, where the path names it (Azure deployments, Bedrock, Vertex)."""
     response: str | None = None
     """For later ones the id of the response."""
-
-
-class Tally(Protocol):
-    """Listens to a stream's events and knows what they add up to."""
-
-    def hear(self, event: Mapping[str, Any]) -> bool:
-        """Take note of an event; False if the caller must not see it."""
-        ...
-
-    @property
-    def over(self) -> bool:
-        """Whether the answer is complete: what follows says nothing more about usage."""
-        ...
-
-    @property
-    def background(self) -> str | None:
-        """The id of the response, where it goes on should its reader leave."""
-        ...
-
-    @property
-    def malformed(self) -> bool:
-        """Whether usage was said, but not in a way that can be read."""
-        ...
-
-    def usage(self) -> Usage | None:
-        """What the provider has said was used, as far as it is final."""
-        ...
-
-    def cut_off(self, count: Any) -> tuple[int | None, int]:
-        """For a stream that ended early: input tokens if the provider said them, and the output
-        tokens that were delivered; ``count`` counts a text's tokens.
-        """
-        ...
 
 
 class Provider(Protocol):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
 
 from ..usage import Usage
-from . import Route, field, is_in, path_of, patterns, usage_of
+from . import Route, Tally, field, is_in, path_of, patterns, usage_of
 
 METERED: Mapping[str, str] = {
     "/v1/messages": "messages",
@@ -95,7 +95,7 @@ def _route(method: str, path: str) -> Route:
     return Route("free" if free else "unmetered")
 
 
-class AnthropicTally:
+class AnthropicTally(Tally):
     """What the events of a Messages stream add up to.
 
     ``message_start`` says the input; ``message_delta`` the output so far, cumulative, the last one
@@ -103,16 +103,15 @@ class AnthropicTally:
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self._start: object = None
         self._last: dict[str, Any] = {}
-        self._texts: list[str] = []
         self._final = False
-        self.background = None
-        self.over = False
-        self.malformed = False
 
-    def hear(self, event: Mapping[str, Any]) -> bool:
-        """Take note of an event."""
+    def _tells(self, data: bytes) -> bool:
+        return b'"message_' in data
+
+    def _hear(self, event: Mapping[str, Any]) -> bool:
         kind = event.get("type")
         if kind == "message_start":
             self._start = field(event.get("message"), "usage")
@@ -124,13 +123,13 @@ class AnthropicTally:
                 self.malformed = self._final and self._merged() is None
         elif kind == "message_stop":
             self.over = True
-        elif kind == "content_block_delta":
+        return True
+
+    def _texts(self, event: Mapping[str, Any]) -> Iterator[object]:
+        if event.get("type") == "content_block_delta":
             delta = event.get("delta")
             for name in ("text", "thinking", "partial_json"):
-                text = field(delta, name)
-                if isinstance(text, str):
-                    self._texts.append(text)
-        return True
+                yield field(delta, name)
 
     def usage(self) -> Usage | None:
         """What the start and the last delta said together."""
@@ -140,11 +139,9 @@ class AnthropicTally:
         start = self._start if isinstance(self._start, Mapping) else {}
         return usage_of({**start, **self._last})
 
-    def cut_off(self, count: Callable[[str], int]) -> tuple[int | None, int]:
-        """The start has said the input; the output is what was delivered."""
+    def _input(self) -> int | None:
         merged = self._merged()
-        said = merged.input_tokens if merged is not None else None
-        return said, count("".join(self._texts))
+        return merged.input_tokens if merged is not None else None
 
 
 _METERED = tuple(zip(patterns(METERED), METERED.values(), strict=True))

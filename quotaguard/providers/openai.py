@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeGuard
 from urllib.parse import unquote
 
 from ..usage import Usage
-from . import Route, field, is_in, path_of, patterns, usage_of
+from . import Route, Tally, field, is_in, path_of, patterns, usage_of
 
 METERED: Mapping[str, str] = {
     "/chat/completions": "chat",
@@ -191,48 +191,36 @@ _USAGE_CHUNK = frozenset(
 """What the chunk that says the usage consists of; one that says more is the caller's."""
 
 
-class OpenAITally:
+_SAYS_USAGE = re.compile(rb'"usage"\s*:\s*(?!null|\s)')
+_SAYS_STATE = re.compile(rb'"response(?:"\s*:|\.(?:completed|incomplete|failed)")')
+
+
+class OpenAITally(Tally):
     """What the events of a chat, completions or Responses stream add up to."""
 
     def __init__(self, *, hide: bool) -> None:
+        super().__init__()
         self._hide = hide
-        self.background: str | None = None
-        self.over = False
-        self.malformed = False
         self._usage: Usage | None = None
-        self._texts: list[str] = []
 
-    def hear(self, event: Mapping[str, Any]) -> bool:
-        """Take note of an event; the usage chunk that only we asked for is not for the caller."""
-        kind = event.get("type")
-        if isinstance(kind, str) and kind.startswith("response."):
-            self._hear_response(kind, event)
+    def _tells(self, data: bytes) -> bool:
+        if _SAYS_USAGE.search(data) is not None:
             return True
-        if event.get("usage") is not None:
+        return b'"response' in data and _SAYS_STATE.search(data) is not None
+
+    def _hear(self, event: Mapping[str, Any]) -> bool:
+        """The usage chunk that only we asked for is not for the caller."""
+        kind = event.get("type")
+        if _is_of_response(kind):
+            self._hear_response(kind, event)
+        elif event.get("usage") is not None:
             self._usage = usage_of(event)
             self.malformed = self._usage is None
             if self._hide and event.get("choices") == [] and event.keys() <= _USAGE_CHUNK:
                 return False
-        for choice in event.get("choices") or ():
-            self._hear_choice(choice)
         return True
 
-    def _hear_choice(self, choice: object) -> None:
-        delta = field(choice, "delta")
-        if delta is None:
-            self._take(field(choice, "text"))
-            return
-        for name in ("content", "refusal", "reasoning_content", "reasoning"):
-            self._take(field(delta, name))
-        for call in field(delta, "tool_calls") or ():
-            function = field(call, "function")
-            self._take(field(function, "name"))
-            self._take(field(function, "arguments"))
-
     def _hear_response(self, kind: str, event: Mapping[str, Any]) -> None:
-        if kind.endswith(".delta"):
-            self._take(event.get("delta"))
-            return
         response = event.get("response")
         if field(response, "background") is True:
             self.background = str(field(response, "id"))
@@ -242,17 +230,31 @@ class OpenAITally:
                 self._usage = usage_of(response)
                 self.malformed = self._usage is None
 
-    def _take(self, text: object) -> None:
-        if isinstance(text, str):
-            self._texts.append(text)
+    def _texts(self, event: Mapping[str, Any]) -> Iterator[object]:
+        kind = event.get("type")
+        if _is_of_response(kind):
+            if kind.endswith(".delta"):
+                yield event.get("delta")
+            return
+        for choice in event.get("choices") or ():
+            delta = field(choice, "delta")
+            if delta is None:
+                yield field(choice, "text")
+                continue
+            for name in ("content", "refusal", "reasoning_content", "reasoning"):
+                yield field(delta, name)
+            for call in field(delta, "tool_calls") or ():
+                function = field(call, "function")
+                yield field(function, "name")
+                yield field(function, "arguments")
 
     def usage(self) -> Usage | None:
         """What the final chunk or event said."""
         return self._usage
 
-    def cut_off(self, count: Callable[[str], int]) -> tuple[int | None, int]:
-        """The input is not said before the end; the output is what was delivered."""
-        return None, count("".join(self._texts))
+
+def _is_of_response(kind: object) -> TypeGuard[str]:
+    return isinstance(kind, str) and kind.startswith("response.")
 
 
 def _is_within_a_resource(prefix: str) -> bool:
