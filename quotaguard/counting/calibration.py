@@ -96,6 +96,8 @@ class Calibration:
         self._tolerance = tolerance
         self._bounds = bounds
         self._seen: OrderedDict[tuple[str, str], Histogram] = OrderedDict()
+        self._factors: dict[tuple[str, str], tuple[tuple[int, int], float]] = {}
+        """Factors worked out, with the editions of the histograms they come from."""
         self._lock = threading.Lock()
 
     def observe(self, model: str, features: str, estimated: float, billed: float) -> None:
@@ -114,8 +116,9 @@ class Calibration:
             return
         name, family = family_name(model)
         with self._lock:
-            for known in {name, family} & {name, _RELATED}:
-                self._histogram((known, features)).add(ratio)
+            self._histogram((name, features)).add(ratio)
+            if family == _RELATED != name:
+                self._histogram((family, features)).add(ratio)
 
     def factor(self, model: str, features: str) -> float:
         """What to multiply an estimate by; 1.0 where nothing is known."""
@@ -137,13 +140,25 @@ class Calibration:
         return sorted(known, key=lambda item: -item.observations)
 
     def _factor(self, name: str, family: str, features: str) -> float:
+        relatives = self._seen.get((family, features)) if family == _RELATED else None
+        own = self._seen.get((name, features)) if name != family else None
+        if own is None:
+            return self._worked_out(family, features, relatives, own)
+        editions = own.edition, relatives.edition if relatives is not None else 0
+        known = self._factors.get((name, features))
+        if known is None or known[0] != editions:
+            factor = self._worked_out(family, features, relatives, own)
+            known = self._factors[name, features] = editions, factor
+        return known[1]
+
+    def _worked_out(
+        self, family: str, features: str, relatives: Histogram | None, own: Histogram | None
+    ) -> float:
         pooled = _ratios()
         exact = family != _RELATED and not _DOUBTFUL.intersection(features.split())
         pooled.add(1.0, _TRUST if exact else _DOUBT)
-        relatives = self._seen.get((family, features)) if family == _RELATED else None
         if relatives is not None:
             pooled.merge(relatives, min(_PARENT_WEIGHT, relatives.weight))
-        own = self._seen.get((name, features)) if name != family else None
         if own is not None:
             pooled.merge(own)
         low, high = self._bounds
@@ -157,7 +172,7 @@ class Calibration:
         if found is None:
             found = self._seen[key] = _ratios()
             while len(self._seen) > _MAX_KEYS:
-                self._seen.popitem(last=False)
+                self._factors.pop(self._seen.popitem(last=False)[0], None)
         else:
             self._seen.move_to_end(key)
         return found

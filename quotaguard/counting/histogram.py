@@ -8,6 +8,8 @@ from collections.abc import Mapping
 MAX_WEIGHT = 400.0
 """Weight at which old observations are halved: what was seen long ago counts less and less."""
 _FORGOTTEN = 0.02
+_MOVING = 1 / 8
+"""The share of new weight from which on what was worked out of a histogram is out of date."""
 
 
 class Histogram:
@@ -18,9 +20,23 @@ class Histogram:
         low: smallest number told apart; smaller ones count as this.
         high: largest number told apart.
         max_weight: weight at which all weights are halved.
+
+    Attributes:
+        edition: a number that moves as soon as an eighth of the weight is new, so at each of the
+            first observations and ever more seldom: what was worked out of one edition will do
+            as long as it lasts.
     """
 
-    __slots__ = ("_base", "_bottom", "_max_weight", "_top", "weight", "weights")
+    __slots__ = (
+        "_base",
+        "_bottom",
+        "_fresh",
+        "_max_weight",
+        "_top",
+        "edition",
+        "weight",
+        "weights",
+    )
 
     def __init__(
         self, growth: float, low: float, high: float, max_weight: float = MAX_WEIGHT
@@ -31,6 +47,8 @@ class Histogram:
         self._max_weight = max_weight
         self.weights: dict[int, float] = {}
         self.weight = 0.0
+        self.edition = 0
+        self._fresh = 0.0
 
     def _bin(self, number: float) -> int:
         return math.ceil(math.log(number) / self._base - 1e-9)
@@ -42,6 +60,13 @@ class Histogram:
         self.weight += weight
         if self.weight > self._max_weight:
             self._halve()
+        self._renew(weight)
+
+    def _renew(self, weight: float) -> None:
+        self._fresh += weight
+        if self._fresh >= self.weight * _MOVING:
+            self.edition += 1
+            self._fresh = 0.0
 
     def merge(self, other: Histogram, weight: float | None = None) -> None:
         """Add another histogram of the same shape, scaled to a total weight if one is given."""
@@ -53,6 +78,7 @@ class Histogram:
         self.weight += other.weight * scale
         while self.weight > self._max_weight:
             self._halve()
+        self._renew(other.weight * scale)
 
     def quantile(self, share: float) -> float:
         """The number that ``share`` of the weight does not exceed, rounded up to a bin's edge."""

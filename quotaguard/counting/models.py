@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -260,16 +261,25 @@ def _family_name(model: str) -> tuple[str, str]:
 
 def openai_rules(model: str | None) -> OpenAIRules:
     """The rules of an OpenAI model, or of the newest one for a name that is not in the table."""
-    return OPENAI[_key(tuple(OPENAI), (model or NEWEST_OPENAI)[:_LONGEST_NAME], NEWEST_OPENAI)]
+    return _openai((model or NEWEST_OPENAI)[:_LONGEST_NAME])
 
 
 def claude_rules(model: str | None) -> ClaudeRules:
     """The rules of a Claude model, or of the newest one for a name that is not in the table."""
-    return CLAUDE[_key(tuple(CLAUDE), (model or NEWEST_CLAUDE)[:_LONGEST_NAME], NEWEST_CLAUDE)]
+    return _claude((model or NEWEST_CLAUDE)[:_LONGEST_NAME])
 
 
 @lru_cache(maxsize=1024)
-def _key(table: tuple[str, ...], model: str, newest: str) -> str:
+def _openai(model: str) -> OpenAIRules:
+    return OPENAI[_key(OPENAI, model, NEWEST_OPENAI)]
+
+
+@lru_cache(maxsize=1024)
+def _claude(model: str) -> ClaudeRules:
+    return CLAUDE[_key(CLAUDE, model, NEWEST_CLAUDE)]
+
+
+def _key(table: Iterable[str], model: str, newest: str) -> str:
     """The longest name in the table that stands in the model's: first or, in an alias, anywhere."""
     name = base_name(model)
     found = [key for key in table if re.search(rf"(?<![a-z0-9]){re.escape(key)}(?![a-z0-9])", name)]

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Parts:
+class Parts(NamedTuple):
     """Input tokens of one request, by what they pay for.
 
     ``messages`` holds the conversation with its framing, ``tools`` the tool definitions and the
@@ -26,9 +25,9 @@ class Parts:
 
     @property
     def total(self) -> int:
-        """All input tokens."""
-        return sum(getattr(self, name) for name in NAMES)
+        """All input tokens; what is guessed is among them."""
+        return sum(self) - self.guessed
 
 
-NAMES = ("messages", "tools", "schema", "images", "files", "audio", "other")
+NAMES = Parts._fields[:-1]
 """The parts that add up, in the order they are shown."""
