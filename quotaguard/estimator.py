@@ -16,9 +16,9 @@ from .counting import (
     Calibration,
     Factor,
     LearnedOutput,
+    LimitPassed,
     Parts,
     bound_request,
-    count_request,
     explain_request,
     feature_class,
     output_allowance,
@@ -110,11 +110,13 @@ class Estimator:
         output, hard = self._output(endpoint, body, model, user)
         if most is None or rough:
             return Demand(bound_request(endpoint, body), output, hard)
-        if is_large(body):
-            counted = count_request(endpoint, body, stop_after=int(most))
-            if counted > most:
-                return Demand(counted, output, hard)
-        parts, features, corrected = self._counted(endpoint, body, model)
+        try:
+            parts = explain_request(endpoint, body, stop_after=int(most))
+        except LimitPassed as passed:
+            if is_large(body):
+                return Demand(passed.tokens, output, hard)
+            parts = explain_request(endpoint, body)  # its refusal says how much it asked for
+        features, corrected = self._corrected(endpoint, parts, model)
         return Demand(corrected, output, hard, parts.total, features, answers(endpoint, body))
 
     def estimate(
@@ -123,17 +125,15 @@ class Estimator:
         """The same with what it is made of, always counted in full."""
         body = _for_model(body, model)
         output, hard = self._output(endpoint, body, model, user)
-        parts, features, corrected = self._counted(endpoint, body, model)
+        parts = explain_request(endpoint, body)
+        features, corrected = self._corrected(endpoint, parts, model)
         factor = self._calibration.factor(model or "", features)
         return Estimation(corrected, output, hard, parts, round(factor, 6))
 
-    def _counted(
-        self, endpoint: str, body: Mapping[str, Any], model: str | None
-    ) -> tuple[Parts, str, int]:
-        """The input by part, what kind of request it is, and its total, corrected."""
-        parts = explain_request(endpoint, body)
+    def _corrected(self, endpoint: str, parts: Parts, model: str | None) -> tuple[str, int]:
+        """What kind of request it is, and its input, corrected."""
         features = feature_class(endpoint, parts)
-        return parts, features, self._calibration.apply(model or "", features, parts.total)
+        return features, self._calibration.apply(model or "", features, parts.total)
 
     def _output(
         self, endpoint: str, body: Mapping[str, Any], model: str | None, user: str | None

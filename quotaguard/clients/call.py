@@ -229,7 +229,11 @@ def intercept(
             return None
         return Call(guard, sdk, client, who(), options, route)
     body = _body(options)
-    changes = {key: list(value) for key, value in body.items() if isinstance(value, Iterator)}
+    changes = {
+        key: list(value)
+        for key, value in body.items()
+        if not isinstance(value, _PLAIN) and isinstance(value, Iterator)
+    }
     body.update(changes)
     named = body.get("model")
     model = named if isinstance(named, str) else route.model
@@ -244,6 +248,7 @@ def intercept(
 
 _PRICED_TIERS = ("flex", "priority")
 """Service tiers of OpenAI with prices of their own (https://platform.openai.com/docs/pricing)."""
+_PLAIN = (str, int, float, list, dict)
 _DEPLOYED = re.compile(r"/deployments/([^/]+)/?$")
 
 

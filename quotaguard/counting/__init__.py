@@ -47,20 +47,25 @@ class Estimate:
     output_hard: bool
 
 
-def explain_request(endpoint: str, request: Mapping[str, Any]) -> Parts:
+def explain_request(
+    endpoint: str, request: Mapping[str, Any], *, stop_after: int | None = None
+) -> Parts:
     """Input tokens of a request, by part.
 
     Args:
         endpoint: ``chat``, ``responses``, ``messages``, ``embeddings`` or ``completions``.
         request: the JSON body; pydantic objects, dataclasses and the SDKs' "not given" may be
             in it. It is never changed.
+        stop_after: give up as soon as the count has passed this number.
 
     Raises:
         ValueError: there is no such endpoint.
         TypeError: the request is no mapping.
+        LimitPassed: it gave up.
     """
     _check(endpoint, request)
-    return _parts(endpoint, request, Exact(_encoding(endpoint, request)))
+    limit = None if stop_after is None else stop_after / _LEAST_CLAUDE_TOKENS
+    return _parts(endpoint, request, Exact(_encoding(endpoint, request), limit))
 
 
 def count_request(
@@ -72,10 +77,8 @@ def count_request(
         stop_after: give up as soon as the count has passed this number (a limit that the request
             can't fit into); the answer is then some number above it.
     """
-    _check(endpoint, request)
-    limit = None if stop_after is None else stop_after / _LEAST_CLAUDE_TOKENS
     try:
-        return _parts(endpoint, request, Exact(_encoding(endpoint, request), limit)).total
+        return explain_request(endpoint, request, stop_after=stop_after).total
     except LimitPassed as passed:
         return passed.tokens
 
@@ -182,6 +185,7 @@ __all__ = [
     "Estimate",
     "Factor",
     "LearnedOutput",
+    "LimitPassed",
     "Parts",
     "bound_request",
     "count_delivered",

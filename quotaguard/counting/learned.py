@@ -79,7 +79,7 @@ class LearnedOutput:
             for key in ((user, name), (_ALL, name)):
                 seen = self._seen.get(key)
                 if seen is not None and seen.weight >= self._enough:
-                    return math.ceil(seen.quantile(self._quantile))
+                    return math.ceil(seen.steady_quantile(self._quantile))
         return prior
 
     def dump(self) -> list[dict[str, Any]]:
