@@ -7,6 +7,7 @@ what this user and model have shown to use, else a stated guess.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -34,6 +35,9 @@ ReserveOutput: TypeAlias = (
 
 LARGE = 50_000
 """Bytes of text; from there on counting may take milliseconds, and is kept off an event loop."""
+
+HANDFUL = 8
+"""Answers that are learnt from together, once there were many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +88,8 @@ class Estimator:
         self._reserve_output = reserve_output
         self._calibration = Calibration()
         self._learned = LearnedOutput()
+        self._heard: deque[tuple[str | None, str | None, Demand, Usage]] = deque()
+        self._taken_in = 0
 
     def demand(
         self,
@@ -122,7 +128,8 @@ class Estimator:
     def estimate(
         self, endpoint: str, body: Mapping[str, Any], *, model: str | None, user: str | None
     ) -> Estimation:
-        """The same with what it is made of, always counted in full."""
+        """The same with what it is made of, always counted in full, by all that is known."""
+        self._take_in()
         body = _for_model(body, model)
         output, hard = self._output(endpoint, body, model, user)
         parts = explain_request(endpoint, body)
@@ -150,14 +157,28 @@ class Estimator:
         return (learned if stated is None else min(learned, stated)), False
 
     def learn(self, user: str | None, model: str | None, demand: Demand, used: Usage) -> None:
-        """Take in what the provider said a call used."""
-        if demand.counted and model:
-            self._calibration.observe(model, demand.features, demand.counted, used.input_tokens)
-        if model and used.output_tokens:
-            self._learned.observe(user or "", model, used.output_tokens / demand.answers)
+        """Take in what the provider said a call used: at once while little is known, later by the
+        handful, which takes a fraction of the time.
+        """
+        self._heard.append((user, model, demand, used))
+        if len(self._heard) >= min(HANDFUL, self._taken_in // HANDFUL):
+            self._take_in()
+
+    def _take_in(self) -> None:
+        while self._heard:
+            try:
+                user, model, demand, used = self._heard.popleft()
+            except IndexError:  # another thread was quicker
+                return
+            self._taken_in += 1
+            if demand.counted and model:
+                self._calibration.observe(model, demand.features, demand.counted, used.input_tokens)
+            if model and used.output_tokens:
+                self._learned.observe(user or "", model, used.output_tokens / demand.answers)
 
     def calibration(self) -> list[Factor]:
         """What calibration knows, the most observed first."""
+        self._take_in()
         return self._calibration.snapshot()
 
 
