@@ -12,6 +12,7 @@ import atexit
 import os
 import threading
 import weakref
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Protocol, TypeVar
 
@@ -71,6 +72,16 @@ def expect(runner: Runner, word: LastWord) -> None:
 def ring(runner: Runner) -> None:
     """Errands wait; safe in a finalizer."""
     _helper.bell.put(weakref.ref(runner))
+
+
+def soon(runner: Runner) -> None:
+    """Errands wait that had better not be run on a call's way: the thread runs them, or the
+    interpreter's exit. Not for finalizers.
+    """
+    _runners.add(runner)
+    ring(runner)
+    with suppress(RuntimeError):  # the interpreter exits
+        _helper.start()
 
 
 def take(queue: SimpleQueue[T]) -> T | None:

@@ -90,6 +90,8 @@ class Estimator:
         self._learned = LearnedOutput()
         self._heard: deque[tuple[str | None, str | None, Demand, Usage]] = deque()
         self._taken_in = 0
+        self.pools = (self._calibration.pool, self._learned.pool)
+        """What is learnt, for `quotaguard.sharing.Sharing`."""
 
     def demand(
         self,

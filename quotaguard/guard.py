@@ -134,9 +134,11 @@ class Guard(Administration):
         self._identity_hash = identity_hash
         self.output_guess = int(_positive(output_guess, "output_guess"))
         from .estimator import Estimator
+        from .sharing import Sharing
 
         self.estimator = Estimator(reserve_output, self.output_guess)
         self.backend = open_backend(backend, self.clock, self.rules.known_limits, on_backend_error)
+        self._sharing = Sharing(self.estimator.pools, self.backend, self.clock.now)
         self._errands = SimpleQueue()
         self.background = {}
 
@@ -250,13 +252,15 @@ class Guard(Administration):
         return wrap(client, self, user=user, tier=tier, org=org)
 
     def close(self) -> None:
-        """Settle what was left behind and close the backend."""
+        """Settle what was left behind, share what was learnt, and close the backend."""
         self.run_errands()
+        self._sharing.run_errands()
         self.backend.close()
 
     async def aclose(self) -> None:
         """`close`, from a task."""
         await adrive(self._catching_up(), self.backend)
+        await adrive(self._sharing.exchange(), self.backend)
         closing = getattr(self.backend, "aclose", None)
         if closing is None:
             self.backend.close()

@@ -22,12 +22,12 @@ PACKAGE = ROOT / "quotaguard"
 # with all that is in it, where no line names a module of it more exactly; "" is quotaguard itself.
 LAYERS = (
     ("errors", "usage", "models", "weights", "limits", "windows", "clock", "errands", "pricing"),
-    ("tiers", "policies", "identity", "events", "core", "core.ops"),
+    ("tiers", "policies", "identity", "events", "core", "core.ops", "core.summary"),
     ("core.bucket", "core.ledger"),
     ("core.plan", "core.ask", "core.lease"),
     ("core.drive", "hold", "receipts", "rules", "resolver"),
     ("backends.*", "providers.*", "counting.*"),
-    ("estimator",),
+    ("estimator", "sharing"),
     ("engine", "admin", "guard", "config"),
     ("testing.*",),
     ("decorator", "clients.*"),

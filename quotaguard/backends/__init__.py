@@ -16,6 +16,8 @@ class Backend(Protocol):
 
     Both methods raise `quotaguard.BackendError` when the ledger cannot be reached. ``aexecute``
     must not block the event loop, and a cancelled ``aexecute`` may have been carried out or not.
+    One that other processes use too says so by ``shared = True``: then guards share by it what they
+    learn of answers and bills (`quotaguard.core.ops.Merge`).
     """
 
     def execute(self, op: Op) -> Answer:

@@ -96,6 +96,11 @@ class Local:
         self._strays: OrderedDict[str, float] = OrderedDict()
         """Reservations that the ledger may have made though its answer was lost, since when."""
 
+    @property
+    def shared(self) -> bool:
+        """Whether other processes use it too."""
+        return getattr(self._backend, "shared", False)
+
     def execute(self, op: Op) -> Answer:
         """Carry out one operation there or, if that fails, here."""
         self._pulse.start()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
@@ -48,6 +50,22 @@ def load(text: str) -> Held:
     held.status = status
     held.charged = tuple(charged)
     return held
+
+
+def dump_weights(weights: Mapping[int, float]) -> str:
+    """The weights of a summary as JSON."""
+    return json.dumps(weights)
+
+
+def load_weights(text: object) -> dict[int, float]:
+    """The weights that `dump_weights` wrote; of anything else what looks like some."""
+    weights: dict[int, float] = {}
+    with suppress(ValueError, TypeError, RecursionError):
+        found = json.loads(text)  # type: ignore[arg-type]
+        for slot, weight in found.items() if isinstance(found, dict) else ():
+            if isinstance(weight, float) and slot.removeprefix("-").isdecimal() and len(slot) < 6:
+                weights[int(slot)] = weight
+    return weights
 
 
 def _charge(charge: Charge) -> tuple[Any, ...]:

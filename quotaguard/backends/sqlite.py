@@ -25,6 +25,8 @@ from ..core.ledger import Held, Key, Ledger, State
 from ..core.ops import (
     Adjust,
     Answer,
+    Merge,
+    Merged,
     Op,
     Park,
     Peek,
@@ -35,6 +37,7 @@ from ..core.ops import (
     Reserve,
     Settle,
 )
+from ..core.summary import fold
 from ..errors import BackendError, ConfigurationError
 from ..limits import Limit
 from . import records
@@ -55,6 +58,9 @@ CREATE TABLE IF NOT EXISTS reservation (
     id TEXT PRIMARY KEY, status TEXT NOT NULL, ends REAL NOT NULL, body TEXT NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS ending ON reservation (status, ends);
+CREATE TABLE IF NOT EXISTS summary (
+    name TEXT PRIMARY KEY, until REAL NOT NULL, weights TEXT NOT NULL
+) WITHOUT ROWID;
 """
 
 
@@ -67,6 +73,8 @@ class SQLiteBackend:
         timeout: seconds to wait for other processes' transactions before `BackendError`.
         clock: where "now" comes from; every process must be given the same.
     """
+
+    shared = True
 
     def __init__(
         self, path: str | Path, *, timeout: float = 5.0, clock: Clock | None = None
@@ -202,6 +210,8 @@ class SQLiteBackend:
             return ledger.peek(op, now)
         if type(op) is Adjust:
             return ledger.adjust(op, now)
+        if type(op) is Merge:
+            return store.merge(op)
         raise TypeError(f"the sqlite backend does not know the operation {op!r}")
 
     @contextmanager
@@ -331,6 +341,20 @@ class _Store:
             for charge, charged in zip(held.charges, held.charged, strict=True)
             if (charge.owner, charge.limit.id) == key
         )
+
+    def merge(self, op: Merge) -> Merged:
+        """Add to summaries, and forget those that nobody added to."""
+        self._run("DELETE FROM summary WHERE until <= ?", (self._now,))
+        merged = []
+        for name, added, most in op.summaries:
+            text = records.owner_text(name)
+            row = self._run("SELECT weights FROM summary WHERE name = ?", (text,)).fetchone()
+            weights = fold(records.load_weights(row[0]) if row else {}, added, most)
+            if added:
+                until, kept = self._now + op.kept, records.dump_weights(weights)
+                self._run("REPLACE INTO summary VALUES (?, ?, ?)", (text, until, kept))
+            merged.append(weights)
+        return Merged(tuple(merged))
 
     def sweep(self) -> None:
         """Forget what is full, and what was closed long ago."""

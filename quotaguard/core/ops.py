@@ -7,7 +7,7 @@ interface of a backend (`quotaguard.backends.Backend`) stays two methods.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 from ..limits import Limit
@@ -130,7 +130,28 @@ class Adjust(NamedTuple):
     changes: tuple[Change, ...]
 
 
-Op: TypeAlias = Reserve | Settle | Renew | Park | Release | Peek | Adjust
+class Summary(NamedTuple):
+    """What one process adds to a summary that many share (`quotaguard.core.summary`)."""
+
+    name: tuple[str, ...]
+    added: Mapping[int, float]
+    """Weights by bin, bins being integers of 16 bits; empty: it is only asked for."""
+    most: float
+    """The weight that it may come to; beyond that all of it is halved."""
+
+
+class Merge(NamedTuple):
+    """Add to summaries. Answer: `Merged`. Only backends with ``shared = True`` are asked to.
+
+    Repeated it adds again: a summary can bear it.
+    """
+
+    summaries: tuple[Summary, ...]
+    kept: float
+    """Seconds after which a summary that nobody adds to is forgotten."""
+
+
+Op: TypeAlias = Reserve | Settle | Renew | Park | Release | Peek | Adjust | Merge
 Step: TypeAlias = Op | Consult
 """What a plan may yield: an operation on the ledger, or a question to somebody else."""
 
@@ -218,6 +239,12 @@ class Adjusted(NamedTuple):
     """What it had left then."""
 
 
+class Merged(NamedTuple):
+    """The summaries as they are now, in the order of the question: weights by bin."""
+
+    weights: tuple[Mapping[int, float], ...]
+
+
 class BucketState(NamedTuple):
     """A bucket as it is now, in units of its metric."""
 
@@ -231,4 +258,6 @@ class BucketState(NamedTuple):
     """Seconds until it is full again if nothing else is drawn (for a window, until it resets)."""
 
 
-Answer: TypeAlias = Decision | Alone | Settled | Adjusted | bool | tuple[BucketState, ...] | None
+Answer: TypeAlias = (
+    Decision | Alone | Settled | Adjusted | Merged | bool | tuple[BucketState, ...] | None
+)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import threading
-from collections import OrderedDict
 from dataclasses import dataclass
 
 from ..errors import ConfigurationError
 from .histogram import Histogram
 from .models import family_name
 from .parts import Parts
+from .pool import Key, Pool
 
 QUANTILE = 0.95
 """The share of requests whose estimate should not fall short."""
@@ -29,6 +28,7 @@ _PARENT_WEIGHT = 16.0
 _BELIEVABLE = 20.0
 _MOST_TOKENS = 1e12
 _MAX_KEYS = 2_000
+_GROWTH = 1.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +95,9 @@ class Calibration:
         self._quantile = quantile
         self._tolerance = tolerance
         self._bounds = bounds
-        self._seen: OrderedDict[tuple[str, str], Histogram] = OrderedDict()
-        self._factors: dict[tuple[str, str], tuple[tuple[int, int], float]] = {}
+        self.pool = Pool(f"bills {_GROWTH}", _ratios, _MAX_KEYS)
+        self._factors: dict[Key, tuple[tuple[int, int], float]] = {}
         """Factors worked out, with the editions of the histograms they come from."""
-        self._lock = threading.Lock()
 
     def observe(self, model: str, features: str, estimated: float, billed: float) -> None:
         """Learn from one answer. What can't be real usage is ignored.
@@ -115,15 +114,15 @@ class Calibration:
         if not 1 / _BELIEVABLE <= ratio <= _BELIEVABLE:
             return
         name, family = family_name(model)
-        with self._lock:
-            self._histogram((name, features)).add(ratio)
+        with self.pool.lock:
+            self.pool.add((name, features), ratio)
             if family == _RELATED != name:
-                self._histogram((family, features)).add(ratio)
+                self.pool.add((family, features), ratio)
 
     def factor(self, model: str, features: str) -> float:
         """What to multiply an estimate by; 1.0 where nothing is known."""
         name, family = family_name(model)
-        with self._lock:
+        with self.pool.lock:
             return self._factor(name, family, features)
 
     def apply(self, model: str, features: str, estimated: int) -> int:
@@ -132,22 +131,25 @@ class Calibration:
 
     def snapshot(self) -> list[Factor]:
         """All that is known, the most observed first."""
-        with self._lock:
+        with self.pool.lock:
             known = [
-                Factor(model, features, self._factor(*family_name(model), features), seen.weight)
-                for (model, features), seen in self._seen.items()
+                Factor(model, features, self._factor(*family_name(model), features), weight)
+                for (model, features), weight in self.pool.weights()
             ]
         return sorted(known, key=lambda item: -item.observations)
 
     def _factor(self, name: str, family: str, features: str) -> float:
-        relatives = self._seen.get((family, features)) if family == _RELATED else None
-        own = self._seen.get((name, features)) if name != family else None
+        find = self.pool.find
+        relatives = find((family, features), soon=True) if family == _RELATED else None
+        own = find((name, features), soon=True) if name != family else None
         if own is None:
             return self._worked_out(family, features, relatives, own)
         editions = own.edition, relatives.edition if relatives is not None else 0
         known = self._factors.get((name, features))
         if known is None or known[0] != editions:
             factor = self._worked_out(family, features, relatives, own)
+            if len(self._factors) >= _MAX_KEYS:
+                self._factors.clear()
             known = self._factors[name, features] = editions, factor
         return known[1]
 
@@ -167,19 +169,9 @@ class Calibration:
         wanted = min(pooled.quantile(self._quantile), fence) / (1 + self._tolerance)
         return min(high, max(low, middle, wanted))
 
-    def _histogram(self, key: tuple[str, str]) -> Histogram:
-        found = self._seen.get(key)
-        if found is None:
-            found = self._seen[key] = _ratios()
-            while len(self._seen) > _MAX_KEYS:
-                self._factors.pop(self._seen.popitem(last=False)[0], None)
-        else:
-            self._seen.move_to_end(key)
-        return found
-
 
 def _ratios() -> Histogram:
-    return Histogram(growth=1.01, low=0.05, high=4.0, max_weight=60.0)
+    return Histogram(growth=_GROWTH, low=0.05, high=4.0, max_weight=60.0)
 
 
 def _real(tokens: object) -> bool:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 
+from ..core.summary import halved
+
 MAX_WEIGHT = 400.0
 """Weight at which old observations are halved: what was seen long ago counts less and less."""
-_FORGOTTEN = 0.02
 _MOVING = 1 / 8
 """The share of new weight from which on what was worked out of a histogram is out of date."""
+
+_editions = itertools.count(1)
 
 
 class Histogram:
@@ -22,19 +26,19 @@ class Histogram:
         max_weight: weight at which all weights are halved.
 
     Attributes:
-        edition: a number that moves as soon as an eighth of the weight is new, so at each of the
-            first observations and ever more seldom: what was worked out of one edition will do
-            as long as it lasts.
+        edition: a number that no other histogram has, and that moves as soon as an eighth of the
+            weight is new, so at each of the first observations and ever more seldom: what was
+            worked out of one edition will do as long as it lasts.
     """
 
     __slots__ = (
         "_base",
         "_bottom",
         "_fresh",
-        "_max_weight",
         "_steady",
         "_top",
         "edition",
+        "max_weight",
         "weight",
         "weights",
     )
@@ -45,10 +49,10 @@ class Histogram:
         self._base = math.log(growth)
         self._bottom = self._bin(low)
         self._top = self._bin(high)
-        self._max_weight = max_weight
+        self.max_weight = max_weight
         self.weights: dict[int, float] = {}
         self.weight = 0.0
-        self.edition = 0
+        self.edition = next(_editions)
         self._fresh = 0.0
         self._steady = (0, 0.0, 0.0)
         """An edition, a share, and its quantile then."""
@@ -56,19 +60,20 @@ class Histogram:
     def _bin(self, number: float) -> int:
         return math.ceil(math.log(number) / self._base - 1e-9)
 
-    def add(self, number: float, weight: float = 1.0) -> None:
-        """Count a positive number."""
+    def add(self, number: float, weight: float = 1.0) -> int:
+        """Count a positive number; answers with its bin."""
         key = min(self._top, max(self._bottom, self._bin(number)))
         self.weights[key] = self.weights.get(key, 0.0) + weight
         self.weight += weight
-        if self.weight > self._max_weight:
+        if self.weight > self.max_weight:
             self._halve()
         self._renew(weight)
+        return key
 
     def _renew(self, weight: float) -> None:
         self._fresh += weight
         if self._fresh >= self.weight * _MOVING:
-            self.edition += 1
+            self.edition = next(_editions)
             self._fresh = 0.0
 
     def merge(self, other: Histogram, weight: float | None = None) -> None:
@@ -79,7 +84,7 @@ class Histogram:
         for key, value in other.weights.items():
             self.weights[key] = self.weights.get(key, 0.0) + value * scale
         self.weight += other.weight * scale
-        while self.weight > self._max_weight:
+        while self.weight > self.max_weight:
             self._halve()
         self._renew(other.weight * scale)
 
@@ -100,23 +105,17 @@ class Histogram:
         return self._steady[2]
 
     def _halve(self) -> None:
-        halved = {key: value / 2 for key, value in self.weights.items()}
-        self.weights = {key: value for key, value in halved.items() if value >= _FORGOTTEN}
+        self.weights = halved(self.weights)
         self.weight = sum(self.weights.values())
 
-    def dump(self) -> dict[str, float]:
-        """The weights as a JSON object."""
-        return {str(key): round(value, 4) for key, value in self.weights.items()}
-
-    def load(self, dumped: Mapping[str, float]) -> None:
-        """Replace the weights by dumped ones; what is no bin or no weight is left out."""
-        self.weights = {}
-        for key, value in dumped.items():
-            try:
-                place, weight = int(key), float(value)
-            except (TypeError, ValueError):
-                continue
-            if self._bottom <= place <= self._top and 0 < weight <= self._max_weight:
-                self.weights[place] = weight
+    def load(self, weights: Mapping[int, float]) -> None:
+        """Replace the weights by others; what is no bin or no weight is left out."""
+        self.weights = {
+            place: min(weight, self.max_weight)
+            for place, weight in weights.items()
+            if self._bottom <= place <= self._top and weight > 0.0
+        }
         self.weight = sum(self.weights.values())
+        while self.weight > self.max_weight:
+            self._halve()
         self._renew(self.weight)

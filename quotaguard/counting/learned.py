@@ -1,20 +1,17 @@
 """How long answers really are: a quantile per user and model, learnt from what was used.
 
 Constant memory per key and a bounded number of keys. Each key is a histogram of log-sized bins, so
-states of several processes can be merged and stored as JSON.
+what several processes learn can be added up (`quotaguard.sharing`).
 """
 
 from __future__ import annotations
 
 import math
-import threading
-from collections import OrderedDict
-from collections.abc import Mapping
-from typing import Any
 
 from ..errors import ConfigurationError
 from .histogram import Histogram
 from .models import family_name
+from .pool import Pool
 
 QUANTILE = 0.95
 ENOUGH = 20
@@ -23,7 +20,7 @@ MAX_KEYS = 10_000
 
 _MOST_TOKENS = 1e12
 _ALL = ""
-Key = tuple[str, str]
+_GROWTH = 1.05
 
 
 class LearnedOutput:
@@ -51,9 +48,7 @@ class LearnedOutput:
             )
         self._quantile = quantile
         self._enough = enough
-        self._max_keys = max_keys
-        self._seen: OrderedDict[Key, Histogram] = OrderedDict()
-        self._lock = threading.Lock()
+        self.pool = Pool(f"answers {_GROWTH}", _lengths, max_keys)
 
     def observe(self, user: str, model: str, output_tokens: float) -> None:
         """Learn from one answer; what can't be a real number of tokens is ignored.
@@ -68,53 +63,23 @@ class LearnedOutput:
         if not 0 <= output_tokens < _MOST_TOKENS:
             return
         name = family_name(model)[0]
-        with self._lock:
-            for key in ((user, name), (_ALL, name)):
-                self._histogram(key).add(max(1.0, output_tokens))
+        with self.pool.lock:
+            for key in {(user, name), (_ALL, name)}:
+                self.pool.add(key, max(1.0, output_tokens))
 
     def predict(self, user: str, model: str, prior: int) -> int:
         """Tokens to reserve for one answer of this user and model."""
         name = family_name(model)[0]
-        with self._lock:
+        with self.pool.lock:
             for key in ((user, name), (_ALL, name)):
-                seen = self._seen.get(key)
+                seen = self.pool.find(key, soon=key[0] == _ALL)
                 if seen is not None and seen.weight >= self._enough:
                     return math.ceil(seen.steady_quantile(self._quantile))
         return prior
 
-    def dump(self) -> list[dict[str, Any]]:
-        """The state as JSON: users, models and the histograms of their answers."""
-        with self._lock:
-            return [
-                {"user": user, "model": model, "answers": seen.dump()}
-                for (user, model), seen in self._seen.items()
-            ]
-
-    def merge(self, dumped: list[Mapping[str, Any]]) -> None:
-        """Add a dumped state to this one; entries that are none are left out."""
-        for entry in dumped:
-            if not isinstance(entry, Mapping):
-                continue
-            user, model, found = (entry.get(name) for name in ("user", "model", "answers"))
-            if isinstance(user, str) and isinstance(model, str) and isinstance(found, Mapping):
-                added = _lengths()
-                added.load(found)
-                with self._lock:
-                    self._histogram((user, model)).merge(added)
-
     def __len__(self) -> int:
-        return len(self._seen)
-
-    def _histogram(self, key: Key) -> Histogram:
-        found = self._seen.get(key)
-        if found is None:
-            found = self._seen[key] = _lengths()
-            while len(self._seen) > self._max_keys:
-                self._seen.popitem(last=False)
-        else:
-            self._seen.move_to_end(key)
-        return found
+        return len(self.pool)
 
 
 def _lengths() -> Histogram:
-    return Histogram(growth=1.05, low=1.0, high=2_000_000.0)
+    return Histogram(growth=_GROWTH, low=1.0, high=2_000_000.0)

@@ -22,6 +22,8 @@ from quotaguard.core.ops import (
     Candidate,
     Change,
     Charge,
+    Merge,
+    Merged,
     Op,
     Owner,
     Peek,
@@ -32,7 +34,9 @@ from quotaguard.core.ops import (
     Reservation,
     Reserve,
     Settle,
+    Summary,
 )
+from quotaguard.core.summary import fold
 from quotaguard.limits import Limit
 from quotaguard.testing import FakeClock
 from quotaguard.testing.clock import START
@@ -61,6 +65,12 @@ AMOUNTS = st.one_of(
     st.integers(0, 400).map(float),
     st.floats(0, 120, allow_nan=False, allow_subnormal=False),
 )
+WEIGHTS = st.dictionaries(
+    st.integers(-(2**15), 2**15 - 1) | st.integers(0, 5),
+    st.integers(-8, 800).map(lambda eighths: eighths / 8) | st.sampled_from([math.nan, math.inf]),
+    max_size=6,
+)
+"""Eighths: sums are exact in whatever order, so that both halve in the same moment."""
 PASSES = st.one_of(
     st.floats(0, 90),
     st.floats(0, 100_000),
@@ -112,6 +122,8 @@ def close(ours: Any, theirs: Any) -> bool:
     """Whether two answers are the same but for a millionth."""
     if isinstance(ours, (tuple, list)) and isinstance(theirs, (tuple, list)):
         return len(ours) == len(theirs) and all(map(close, ours, theirs))
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        return ours.keys() == theirs.keys() and all(close(ours[key], theirs[key]) for key in ours)
     if isinstance(ours, float) and isinstance(theirs, (int, float)):
         return ours == theirs or math.isclose(ours, theirs, rel_tol=1e-12, abs_tol=1e-6)
     return bool(ours == theirs)
@@ -152,6 +164,7 @@ class Beside(RuleBasedStateMachine):
         self.ledger = Ledger(self.books)
         self.reserved: dict[str, tuple[Candidate, ...]] = {}
         self.adjustments = 0
+        self.summaries: dict[tuple[str, ...], dict[int, float]] = {}
 
     def ask(self, op: Op) -> Answer:
         now = self.clock.now()
@@ -169,6 +182,8 @@ class Beside(RuleBasedStateMachine):
         elif isinstance(op, Release):
             self.ledger.release(op.id, now)
             expected = None
+        elif isinstance(op, Merge):
+            expected = self.merged(op)
         elif isinstance(op, Adjust):
             expected = self.ledger.adjust(op, now)
         else:
@@ -230,6 +245,22 @@ class Beside(RuleBasedStateMachine):
         changes = tuple(Change(_owner(limit, user), limit, amount) for limit in of)
         self.ask(Adjust(f"a{self.adjustments}", changes))
 
+    def merged(self, op: Merge) -> Merged:
+        found = []
+        for name, added, most in op.summaries:
+            found.append(fold(self.summaries.get(name, {}), added, most))
+            if added:
+                self.summaries[name] = found[-1]
+        return Merged(tuple(found))
+
+    @rule(
+        of=st.dictionaries(st.sampled_from("abc"), WEIGHTS, max_size=3),
+        most=st.sampled_from([10.0, 400.0]),
+    )
+    def merge(self, of: dict[str, dict[int, float]], most: float) -> None:
+        added = (Summary(("kind", name), weights, most) for name, weights in of.items())
+        self.ask(Merge(tuple(added), 1e6))
+
     @rule(seconds=PASSES)
     def time_passes(self, seconds: float) -> None:
         self.clock.advance(seconds)
@@ -237,7 +268,7 @@ class Beside(RuleBasedStateMachine):
 
 @pytest.mark.timeout(300)
 def test_the_lua_answers_as_the_ledger_does(server: RedisServer, soak: bool) -> None:
-    """Reserve, settle, renew, release, peek, adjust, expiry and a clock that jumps both ways."""
+    """Every operation, expiry, and a clock that jumps both ways."""
     clock = FakeClock()
     backend = RedisBackend(server.url, clock=clock)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 import random
 
 import pytest
@@ -79,36 +77,6 @@ def test_an_answer_of_nothing_is_an_answer() -> None:
     learned.observe("alice", "gpt-4o", 0)
 
     assert learned.predict("alice", "gpt-4o", 512) == 1
-
-
-def test_states_merge_and_travel_as_json() -> None:
-    """What two processes learnt adds up."""
-    one, two = LearnedOutput(), LearnedOutput()
-    for _ in range(15):
-        one.observe("alice", "gpt-4o", 100)
-        two.observe("alice", "gpt-4o", 100)
-    assert one.predict("alice", "gpt-4o", 512) == 512
-
-    one.merge(json.loads(json.dumps(two.dump())))
-    assert 100 <= one.predict("alice", "gpt-4o", 512) <= 105
-
-
-@given(
-    st.recursive(
-        st.none() | st.integers() | st.floats() | st.text(max_size=4),
-        lambda inner: (
-            st.lists(inner, max_size=3)
-            | st.dictionaries(st.sampled_from(["user", "model", "answers", "1", "x"]), inner)
-        ),
-        max_leaves=12,
-    ).filter(lambda value: isinstance(value, list))
-)
-def test_a_broken_state_is_left_out(dumped: list[object]) -> None:
-    """Whatever a shared store gives back."""
-    learned = LearnedOutput(enough=1)
-    learned.merge(dumped)  # type: ignore[arg-type]
-
-    assert math.isfinite(learned.predict("alice", "gpt-4o", 512))
 
 
 def test_keys_are_bounded_and_the_least_used_go_first() -> None:

@@ -2,7 +2,7 @@
 -- one answer each; with the time alone if it comes too late.
 
 local carry_out = { R = reserve, S = settle, N = renew, X = release, P = peek,
-  J = adjust }
+  J = adjust, M = merge }
 
 local answers = { pack('<d', now) }
 if now > latest then return answers end
@@ -16,4 +16,5 @@ for i = 4, #ARGV, 2 do
   answers[#answers + 1] = carry_out[string.sub(ARGV[i + 1], 1, 1)](ARGV[i], ARGV[i + 1])
 end
 write_books()
+write_summaries()
 return answers

@@ -3,6 +3,7 @@
 -- KEYS[1]  <base>:leases   sorted set: ids of open reservations, by the time their lease ends
 --          <base>:<owner>  all buckets of one owner in one value: OWNER, then a BUCKET for each
 --          <base>/<id>     one reservation (records.lua)
+--          <base>~<name>   a summary that processes share (merge.lua)
 --          <base>:freed    channel: the name of an owner whose buckets got something back
 --
 -- Numbers are packed doubles, so nothing is rounded. Nothing is written before the whole batch has

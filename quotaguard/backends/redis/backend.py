@@ -17,6 +17,7 @@ from ...core.ops import (
     Answer,
     BucketState,
     Decision,
+    Merge,
     Op,
     Owner,
     Park,
@@ -38,6 +39,8 @@ from .connect import place
 
 Scope = Literal["user", "org", "global"]
 _EVERYBODY: Owner = ("global",)
+_SUMMARIES: Owner = ("summaries",)
+"""Not buckets, but they too are in one slot."""
 _OPTIONS = ("backend_timeout", "prefix", "scope")
 
 
@@ -58,6 +61,8 @@ class RedisBackend:
     Raises:
         ConfigurationError: an argument is wrong; the message names it and what would be right.
     """
+
+    shared = True
 
     def __init__(
         self,
@@ -192,6 +197,8 @@ class RedisBackend:
             return [Call(Peek(tuple(those)), shard) for shard, those in buckets.items()]
         if isinstance(op, Adjust):
             return [Call(op, self._one_shard(frozenset(c.owner for c in op.changes)))]
+        if isinstance(op, Merge):
+            return [Call(op, self._shard(_SUMMARIES))]
         if isinstance(op, (Settle, Renew, Release)):
             if isinstance(op, Settle):
                 self._sent.settling(op.id)

@@ -17,6 +17,7 @@ from ...core.ops import (
     Adjust,
     Answer,
     Charge,
+    Merge,
     Op,
     Peek,
     Release,
@@ -88,7 +89,9 @@ class Call:
         op = self.op
         if type(op) is Peek:
             return b"", wire.peek(op, now)
-        id = wire.text(op.id)  # type: ignore[union-attr]
+        if type(op) is Merge:
+            return b"", wire.merge(op)
+        id = wire.text(op.id)  # type: ignore[union-attr]  # the others were above
         if type(op) is Reserve:
             return id, wire.reserve(op, now)
         if type(op) is Settle:
@@ -145,7 +148,7 @@ class Exchange:
 
     def _answered(self, call: Call, raw: bytes) -> bool:
         try:
-            answer, call.expiry = wire.read(call.op, raw)  # type: ignore[arg-type]
+            answer, call.expiry = wire.read(call.op, raw)
         except (wire.Unknown, wire.OutOfReach):
             # The server lost the reservation, or our clock was off by days: say it in full.
             call.insist = True

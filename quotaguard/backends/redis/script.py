@@ -10,7 +10,7 @@ from typing import Any
 
 from redis.exceptions import NoScriptError
 
-_PARTS = ("books", "bucket", "records", "settle", "reserve", "peek", "adjust", "batch")
+_PARTS = ("books", "bucket", "records", "settle", "reserve", "peek", "adjust", "merge", "batch")
 
 
 _CONSTANTS = re.compile(

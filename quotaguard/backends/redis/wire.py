@@ -18,10 +18,12 @@ from ...core.ops import (
     BucketState,
     Candidate,
     Charge,
+    Merge,
+    Merged,
+    Op,
     Owner,
     Peek,
     Refusal,
-    Release,
     Renew,
     Reservation,
     Reserve,
@@ -35,6 +37,8 @@ from ...windows import window
 _CHARGE = Struct("<20s8s9d")
 _RESERVE = Struct("<cddHI")
 _COUNT = Struct("<H")
+_SUMMARY = Struct("<20sdH")
+_BIN = Struct("<hd")
 _KEPT = {"keep_all": float("inf"), "return_all": 0.0}
 """What expiry leaves charged at most, where it is not the charge that says so."""
 
@@ -145,20 +149,38 @@ def adjust(op: Adjust, now: float) -> bytes:
     return b"".join([b"J", _COUNT.pack(len(charges)), *_charges(charges, now)])
 
 
+def merge(op: Merge) -> bytes:
+    """A Merge."""
+    parts = [pack("<cHd", b"M", len(op.summaries), op.kept)]
+    for name, added, most in op.summaries:
+        parts.append(_SUMMARY.pack(owner_name(name), most, len(added)))
+        parts += [_BIN.pack(slot, weight) for slot, weight in added.items()]
+    return b"".join(parts)
+
+
+def _merged(raw: bytes) -> Merged:
+    found, at = [], 1
+    while at < len(raw):
+        end = at + _COUNT.size + _BIN.size * int(_COUNT.unpack_from(raw, at)[0])
+        found.append(dict(_BIN.iter_unpack(raw[at + _COUNT.size : end])))
+        at = end
+    return Merged(tuple(found))
+
+
 def read_time(raw: bytes) -> float:
     """The server's time, which comes with every reply."""
     (now,) = unpack_from("<d", raw)
     return float(now)
 
 
-def read(
-    op: Reserve | Settle | Renew | Release | Peek | Adjust, raw: bytes
-) -> tuple[Answer, float]:
+def read(op: Op, raw: bytes) -> tuple[Answer, float]:
     """An answer; with a Refusal come the seconds until the next lease ends.
 
     Raises:
         Unknown, OutOfReach: see there.
     """
+    if raw[:1] == b"M":
+        return _merged(raw), 0.0
     kind, numbers = raw[:1], unpack_from(f"<{(len(raw) - 1) // 8}d", raw, 1)
     if kind == b"A":
         return _reservation(op, numbers), 0.0  # type: ignore[arg-type]
