@@ -74,11 +74,15 @@ def ring(runner: Runner) -> None:
     _helper.bell.put(weakref.ref(runner))
 
 
-def soon(runner: Runner) -> None:
-    """Errands wait that had better not be run on a call's way: the thread runs them, or the
-    interpreter's exit. Not for finalizers.
-    """
+def at_exit(runner: Runner) -> None:
+    """Run its errands once more when the interpreter exits."""
     _runners.add(runner)
+
+
+def soon(runner: Runner) -> None:
+    """Errands wait that had better not be run on a call's way: the thread runs them. Not for
+    finalizers.
+    """
     ring(runner)
     with suppress(RuntimeError):  # the interpreter exits
         _helper.start()

@@ -58,6 +58,8 @@ class Sharing:
         self._plan_next()
         for pool in self._pools:
             pool.noted = self._noted
+        if self._pools:
+            errands.at_exit(self)
 
     def _plan_next(self) -> None:
         early = 0.75 + self._chance() / 2

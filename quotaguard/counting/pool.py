@@ -84,14 +84,11 @@ class Pool:
         """What all together know of a key, in place of what was known here. What was added here
         and not told yet is added to it.
         """
-        told = self._make()
-        told.load(weights)
         with self.lock:
-            news = self._make()
+            known, news = self._histogram(key), self._make()
+            known.load(weights)
             news.load(self._news.get(key, {}))
-            told.merge(news)
-            self._histogram(key)
-            self._known[key] = told
+            known.merge(news)
 
     def forget_news(self) -> None:
         """They are another process's to tell."""
