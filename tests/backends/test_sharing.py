@@ -99,6 +99,7 @@ def answered(estimator: Estimator, times: int, tokens: int = 300, user: str = "a
     for _ in range(times):
         demand = estimator.demand("chat", CHAT, model="gpt-4o", user=user, most=1e6)
         estimator.learn(user, "gpt-4o", demand, Usage(1, demand.counted, tokens))
+    estimator.calibration()  # for which it takes in all that it heard
 
 
 def test_a_new_process_begins_with_what_others_know(rings: Rings) -> None:
