@@ -65,7 +65,7 @@ _MULTIPLIERS = {"": 1, "k": 1_000, "m": 1_000_000, "b": 1_000_000_000}
 _EXAMPLES = (
     "'10k tokens/day', '90k tokens/minute', '20 requests/minute', '100 tokens/second burst 10k', "
     "'10k tokens/rolling day', '1M tokens/day per org', '5k tokens/hour for gpt-4o*', "
-    "'10k tokens/day in Europe/Paris', '$5/day'"
+    "'10k tokens/day in Europe/Paris', '$5/day', '9M tokens/minute per global drawing 1%'"
 )
 _NUMBER = r"(?:\d{1,3}(?:[,_]\d{3})+|\d+|(?=\.\d))(?:\.\d+)?\s*(?:[kmb]\b)?"
 _TEXT = re.compile(
@@ -75,7 +75,8 @@ _TEXT = re.compile(
     (?:\s+burst\s+(?P<burst>{_NUMBER}))?
     (?:\s+per\s+(?P<scope>user|org|global))?
     (?:\s+for\s+(?P<models>[^\s,]+(?:\s*,\s*[^\s,]+)*))?
-    (?:\s+in\s+(?P<tz>\S+))?\s*""",
+    (?:\s+in\s+(?P<tz>\S+))?
+    (?:\s+drawing\s+(?P<draw>{_NUMBER}|\d+(?:\.\d+)?\s*%))?\s*""",
     re.VERBOSE | re.IGNORECASE,
 )
 _UNIT_NAMES = {
@@ -103,6 +104,9 @@ class Limit:
         on_expire: what a reservation whose holder died leaves charged: its input
             (``"keep_input"``), everything (``"keep_all"``) or nothing (``"return_all"``).
         weights: what counts toward a limit on tokens, and how much; None: every token counts 1.
+        draw_ahead: for hot org and global limits: how much a worker draws from the shared bucket
+            at a time, to serve calls from without asking; below 1 that share of what the bucket can
+            hold; 0: each call asks.
 
     Raises:
         ConfigurationError: a value is out of range or unknown; the message says which.
@@ -117,6 +121,7 @@ class Limit:
     tz: str = "UTC"
     on_expire: OnExpire = "keep_input"
     weights: Weights | None = None
+    draw_ahead: float = 0.0
     id: str = field(init=False, repr=False, compare=False)
     """Names the bucket among its owner's. It leaves the amount out, so that changing a limit's
     amount (or a user's tier) carries over what was used."""
@@ -141,6 +146,7 @@ class Limit:
     def __post_init__(self) -> None:
         self._validate()
         self._validate_burst()
+        self._validate_draw()
         window = isinstance(self.period, str)
         scale = NANO if self.metric == "usd" else 1.0
         rate = 0.0 if window else self.amount * scale / float(self.period)
@@ -207,6 +213,15 @@ class Limit:
                 "leave the burst out"
             )
 
+    def _validate_draw(self) -> None:
+        if not _is_number(self.draw_ahead) or self.draw_ahead < 0:
+            raise ConfigurationError(f"draw_ahead is a number >= 0, not {self.draw_ahead!r}")
+        if self.draw_ahead and self.scope == "user":
+            raise ConfigurationError(
+                f"a user's own limit has no draw_ahead ({self.draw_ahead!r}): what one worker has "
+                "drawn, the user's next call may miss at another; it is for org and global limits"
+            )
+
     def covers(self, model: str | None) -> bool:
         """Whether a call to ``model`` counts toward this limit."""
         return not self.models or (
@@ -246,6 +261,7 @@ class Limit:
             scope=_SCOPES[(found["scope"] or "user").lower()],
             models=tuple(re.split(r"\s*,\s*", found["models"])) if found["models"] else (),
             tz=found["tz"] or "UTC",
+            draw_ahead=_share(found["draw"]) if found["draw"] else 0.0,
         )
 
     @classmethod
@@ -275,6 +291,10 @@ class Limit:
             text += f" for {','.join(self.models)}"
         if self.is_window and self.tz != "UTC":
             text += f" in {self.tz}"
+        if self.draw_ahead:
+            ahead = self.draw_ahead
+            percent = f"{(Decimal(repr(ahead)) * 100).normalize():f}%"
+            text += f" drawing {_short(ahead) if ahead >= 1 else percent}"
         return text
 
     def _period_text(self) -> str:
@@ -306,6 +326,11 @@ def _number(text: str) -> float:
     text = text.replace("_", "").replace(",", "").replace(" ", "").lower()
     digits = text.rstrip("kmb")
     return float(digits) * _MULTIPLIERS[text[len(digits) :]]
+
+
+def _share(text: str) -> float:
+    """A number, or a percentage as a fraction."""
+    return float(Decimal(text[:-1].strip()) / 100) if text.endswith("%") else _number(text)
 
 
 def _short(value: float) -> str:

@@ -47,6 +47,10 @@ def open_backend(
         ConfigurationError: no backend has that URL.
     """
     found = _found(backend, clock, limits)
+    if backend != "memory://" and any(limit.draw_ahead for limit in limits):
+        from .ahead import DrawAhead
+
+        found = DrawAhead(found, clock)
     if on_error == "local":
         from .local import Local
 

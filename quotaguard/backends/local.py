@@ -88,7 +88,6 @@ class Local:
         self._numbers = itertools.count()
         self._announced: str | None = None
         self._away = False
-        self._telling = threading.Lock()
         self._mine: OrderedDict[str, _Call] = OrderedDict()
         """Calls that were admitted here, or wait here."""
         self._owed: dict[tuple[Owner, Limit], float] = {}
@@ -133,7 +132,7 @@ class Local:
 
     def _leave(self) -> None:
         self._pulse.stop()
-        with suppress(BackendError), self._telling:
+        with suppress(BackendError):
             self._replay()
             if self._announced is not None:
                 self._backend.execute(Release(self._announced))
@@ -222,9 +221,8 @@ class Local:
 
     def _beat(self) -> None:
         try:
-            with self._telling:
-                self._announce()
-                self._replay()
+            self._announce()
+            self._replay()
         except BackendError:
             self._away = True
 

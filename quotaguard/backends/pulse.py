@@ -23,6 +23,7 @@ class Pulse:
     def _begin(self) -> None:
         """What a forked child must not share with its parent."""
         self._lock = threading.Lock()
+        self._one_at_a_time = threading.Lock()
         self._bell = threading.Event()
         self._beating = False
         self._stopped = False
@@ -36,7 +37,7 @@ class Pulse:
                 self._beating = True
                 threading.Thread(
                     target=_beat,
-                    args=(weakref.ref(self), self._bell, self._seconds, self._method),
+                    args=(weakref.ref(self), self._bell, self._seconds),
                     name="quotaguard-backend",
                     daemon=True,
                 ).start()
@@ -45,24 +46,26 @@ class Pulse:
         """Let it beat now."""
         self._bell.set()
 
+    def beat(self) -> bool:
+        """Call the method now; False if that is over."""
+        with self._one_at_a_time:
+            method = self._method()
+            if method is None or self._stopped:
+                return False
+            method()
+            return True
+
     def stop(self) -> None:
-        """Let it end; it does not start again."""
+        """Let it end and not start again; what it is at is finished first."""
         self._stopped = True
         self._bell.set()
+        with self._one_at_a_time:
+            pass
 
 
-def _beat(
-    pulse: weakref.ref[Pulse],
-    bell: threading.Event,
-    seconds: float,
-    method: weakref.WeakMethod[Callable[[], None]],
-) -> None:
-    while True:
-        call = method()
-        if call is None or (mine := pulse()) is None or mine._stopped:
-            return
-        call()
-        del call, mine
+def _beat(ref: weakref.ref[Pulse], bell: threading.Event, seconds: float) -> None:
+    while (pulse := ref()) is not None and pulse.beat():
+        del pulse
         bell.wait(seconds)
         bell.clear()
 

@@ -82,13 +82,13 @@ def test_workers_count_each_other(clock: FakeClock, opened: Opened) -> None:
     shared = Switch(clock)
     workers = [opened(shared) for _ in range(4)]
     for worker in workers:
-        worker._beat()
+        worker._pulse.beat()
     assert {worker.workers for worker in workers} == {4}
     workers.pop().close()
-    workers[0]._beat()
+    workers[0]._pulse.beat()
     assert workers[0].workers == 3
     clock.advance(local.ALIVE + 1)  # nobody renewed; who beats announces itself anew
-    workers[0]._beat()
+    workers[0]._pulse.beat()
     assert workers[0].workers == 1
 
 
@@ -97,7 +97,7 @@ def test_each_worker_admits_its_share(clock: FakeClock, opened: Opened) -> None:
     shared = Switch(clock)
     workers = [opened(shared) for _ in range(4)]
     for worker in workers:
-        worker._beat()
+        worker._pulse.beat()
     shared.away = True
     admitted = 0
     for number, worker in enumerate(workers):
@@ -114,7 +114,7 @@ def test_a_refusal_tells_of_the_whole_limit(clock: FakeClock, opened: Opened) ->
     """Its text and capacity are the limit's; what no share can ever hold is worth another try."""
     shared = Switch(clock)
     first, _ = opened(shared), opened(shared)
-    first._beat()
+    first._pulse.beat()
     assert first.workers == 2
     shared.away = True
     answer = decided(first.execute(reserve("a", 90.0, MINUTE)))
@@ -148,7 +148,7 @@ def test_what_was_used_is_charged_when_it_is_back(clock: FakeClock, opened: Open
     until(lambda: left(worker) == 1000 - 10 - sum(range(8)) - 50)
     assert state(worker).held == 0.0
     assert worker.execute(Settle("3", (3.0,))).first is False  # type: ignore[union-attr]
-    worker._beat()
+    worker._pulse.beat()
     assert left(worker) == 1000 - 10 - sum(range(8)) - 50
 
 
@@ -174,7 +174,7 @@ def test_debt_is_charged_in_full(clock: FakeClock, opened: Opened) -> None:
     worker.execute(reserve("a", 1000.0))
     worker.execute(Settle("a", (1500.0,)))
     shared.away = False
-    worker._beat()
+    worker._pulse.beat()
     assert left(worker) == -500
 
 
@@ -189,7 +189,7 @@ def test_a_lost_reply_is_not_charged_beside(
     assert isinstance(decided(worker.execute(reserve("a", 50.0))), Reservation)
     shared.loses_replies = False
     worker.execute(Settle("a", (20.0,)))
-    worker._beat()
+    worker._pulse.beat()
     assert (left(worker), state(worker).held) == (980, 0.0)
 
 
@@ -211,10 +211,10 @@ def test_a_replay_that_fails_is_repeated(clock: FakeClock, opened: Opened) -> No
 
     shared.inner.execute = fail_after_five  # type: ignore[method-assign]
     shared.away = False
-    worker._beat()
+    worker._pulse.beat()
     shared.inner.execute = carry_out  # type: ignore[method-assign]
-    worker._beat()
-    worker._beat()
+    worker._pulse.beat()
+    worker._pulse.beat()
     lefts = [left(worker, owner=("user", "", name)) for name in ("ann", "bob", "cy")]
     assert lefts == [900, 899, 898]
 
@@ -223,7 +223,7 @@ def test_peek_tells_of_the_share(clock: FakeClock, opened: Opened) -> None:
     """While the ledger is away, what is left is what this worker may still admit."""
     shared = Switch(clock)
     first, _ = opened(shared), opened(shared)
-    first._beat()
+    first._pulse.beat()
     shared.away = True
     first.execute(reserve("a", 10.0, MINUTE))
     found = state(first, MINUTE)
@@ -300,7 +300,7 @@ def test_sqlite_stands_in_too(tmp_path: Any, clock: FakeClock) -> None:
     backends = [SQLiteBackend(tmp_path / "quota.db", clock=clock) for _ in range(2)]
     workers = [Local(backend, clock) for backend in backends]
     for worker in (*workers, *workers):
-        worker._beat()
+        worker._pulse.beat()
     assert [worker.workers for worker in workers] == [2, 2]
     for worker in workers:
         worker.close()
