@@ -260,3 +260,36 @@ def test_wrong_values_are_named(wrong: dict[str, Any], words: str) -> None:
     """The error says the value and what would be right."""
     with pytest.raises(ConfigurationError, match=re.escape(words)):
         Limit(**{"amount": 10, "metric": "tokens", "period": 60, **wrong})
+
+
+@pytest.mark.parametrize(
+    ("text", "draws"),
+    [
+        ("9M tokens/minute per global drawing 1%", 0.01),
+        ("9M tokens/day per org for gpt-4o in Europe/Paris drawing 20k", 20_000.0),
+        ("9k requests/minute per org drawing 0.7%", 0.007),
+        ("9k requests/minute per org", 0.0),
+        ("$50/day per org drawing 2%", 0.02),
+    ],
+)
+def test_drawing_ahead_is_written(text: str, draws: float) -> None:
+    """The string form, there and back; the bucket is the same one with and without."""
+    limit = Limit.parse(text)
+    assert limit.draw_ahead == draws
+    assert str(limit) == text
+    assert limit.id == Limit.parse(text.partition(" drawing")[0]).id
+
+
+@pytest.mark.parametrize(
+    ("value", "scope", "said"),
+    [
+        (-1, "global", "-1"),
+        (True, "org", "True"),
+        (0.1, "user", "own limit"),
+        ("1%", "org", "'1%'"),
+    ],
+)
+def test_drawing_ahead_is_for_shared_limits(value: Any, scope: Any, said: str) -> None:
+    """The message says what would be right."""
+    with pytest.raises(ConfigurationError, match=said):
+        Limit(100, "tokens", 60.0, scope=scope, draw_ahead=value)

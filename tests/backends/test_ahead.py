@@ -7,11 +7,10 @@ import os
 import random
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
 
-from quotaguard import BackendError, ConfigurationError, Guard
+from quotaguard import BackendError, Guard
 from quotaguard.backends import Backend
 from quotaguard.backends.ahead import DrawAhead
 from quotaguard.backends.memory import MemoryBackend
@@ -396,36 +395,3 @@ def test_a_guard_draws_ahead(clock: FakeClock, shared: Switch) -> None:
     until(lambda: guard.peek(user="alice")[0].held == 0.0)
     assert [bucket.left for bucket in guard.peek(user="alice")] == [99_950.0, 8_950.0]
     guard.close()
-
-
-@pytest.mark.parametrize(
-    ("text", "draws"),
-    [
-        ("9M tokens/minute per global drawing 1%", 0.01),
-        ("9M tokens/day per org for gpt-4o in Europe/Paris drawing 20k", 20_000.0),
-        ("9k requests/minute per org drawing 0.7%", 0.007),
-        ("9k requests/minute per org", 0.0),
-        ("$50/day per org drawing 2%", 0.02),
-    ],
-)
-def test_how_it_is_written(text: str, draws: float) -> None:
-    """The string form, there and back; the bucket is the same one with and without."""
-    limit = Limit.parse(text)
-    assert limit.draw_ahead == draws
-    assert str(limit) == text
-    assert limit.id == Limit.parse(text.partition(" drawing")[0]).id
-
-
-@pytest.mark.parametrize(
-    ("value", "scope", "said"),
-    [
-        (-1, "global", "-1"),
-        (True, "org", "True"),
-        (0.1, "user", "own limit"),
-        ("1%", "org", "'1%'"),
-    ],
-)
-def test_what_is_wrong(value: Any, scope: Any, said: str) -> None:
-    """The message says what would be right."""
-    with pytest.raises(ConfigurationError, match=said):
-        Limit(100, "tokens", 60.0, scope=scope, draw_ahead=value)
