@@ -35,6 +35,8 @@ class BackendError(QuotaguardError):
     """The ledger's backend could not be reached, or answered with an error (503-shaped)."""
 
     status_code = 503
+    sent = True
+    """Whether the operation may have been carried out all the same: False if nobody was asked."""
 
 
 class UnmeteredEndpoint(QuotaguardError):

@@ -149,7 +149,7 @@ class Local:
         except BackendError as error:
             self._away = True
             if isinstance(op, Reserve):
-                return Alone(self._reserve(op), str(error))
+                return Alone(self._reserve(op, error.sent), str(error))
             if isinstance(op, Peek):
                 return self._peek(op)
             raise
@@ -173,7 +173,7 @@ class Local:
             self._stray(op.id)
         return answer
 
-    def _reserve(self, op: Reserve) -> Decision:
+    def _reserve(self, op: Reserve, sent: bool) -> Decision:
         candidates = tuple(
             Candidate(
                 each.model,
@@ -185,7 +185,8 @@ class Local:
         if isinstance(answer, Queued):
             self._remember(op.id, _WAITING)
             return Queued(Refusal(_whole(op, answer.refusal.shortfalls)), answer.wait)
-        self._stray(op.id)
+        if sent:
+            self._stray(op.id)
         if isinstance(answer, Refusal):
             return Refusal(_whole(op, answer.shortfalls))
         self._remember(op.id, (op.candidates[answer.choice].charges, answer.granted))

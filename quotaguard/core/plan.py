@@ -71,7 +71,8 @@ def admit(
     except BackendError as error:
         outcome = "allowed" if ask.on_backend_error == "allow" else "refused"
         tell(BackendFailed(ask.id, ask.identity, ask.model, outcome, str(error)))
-        later(Release(ask.id))  # the reply may be what was lost
+        if error.sent:
+            later(Release(ask.id))  # the reply may be what was lost
         if outcome == "refused":
             raise
         return _unlimited(ask, line)

@@ -165,6 +165,36 @@ class RedisCluster:
         """Where one of them listens."""
         return f"redis+cluster://127.0.0.1:{self.nodes[0].port}"
 
+    def owner(self, slot: int) -> RedisServer:
+        """The node that serves a slot."""
+        with self.nodes[0].client() as client:
+            for first, last, (_, port, *_), *_ in client.execute_command("CLUSTER SLOTS"):
+                if first <= slot <= last:
+                    return next(node for node in self.nodes if node.port == port)
+        raise RuntimeError(f"nobody serves slot {slot}")
+
+    def migrate(self, slot: int, target: RedisServer, pause: float) -> None:
+        """Move a slot to another node, key by key, while it is in use; ``pause``: seconds between
+        two keys.
+        """
+        source = self.owner(slot)
+        ids = {}
+        clients = {node: node.client(protocol=2) for node in self.nodes}
+        try:
+            for node, client in clients.items():
+                ids[node] = client.execute_command("CLUSTER MYID")
+            setslot = "CLUSTER SETSLOT", slot
+            clients[target].execute_command(*setslot, "IMPORTING", ids[source])
+            clients[source].execute_command(*setslot, "MIGRATING", ids[target])
+            while keys := clients[source].execute_command("CLUSTER GETKEYSINSLOT", slot, 1):
+                clients[source].migrate("127.0.0.1", target.port, keys, 0, 5000)
+                time.sleep(pause)
+            for node in (target, source, *self.nodes):
+                clients[node].execute_command(*setslot, "NODE", ids[target])
+        finally:
+            for client in clients.values():
+                client.close()
+
     def flush(self) -> None:
         """Empty all nodes."""
         for node in self.nodes:

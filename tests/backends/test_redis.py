@@ -29,6 +29,7 @@ from quotaguard.limits import Limit
 
 from .ops import ALICE, SLOW, left, reserve, state
 from .redis_server import RedisCluster, RedisServer
+from .switch import until
 
 Opener = Callable[..., RedisBackend]
 SIX = [
@@ -142,16 +143,41 @@ def test_every_key_expires_and_a_full_bucket_has_none(
         assert {key[:11] for key in client.scan_iter()} == {b"quotaguard/"}
 
 
-def test_memory_of_a_user(server: RedisServer, open_redis: Opener) -> None:
-    """Less than 600 bytes for a user of three limits, the remembered id of a call included."""
-    backend = open_redis(server.url)
-    with server.client() as client:
-        before = client.info("memory")["used_memory"]
-        for number in range(2_000):
+@pytest.mark.timeout(3600)
+def test_many_users_once(own_server: RedisServer, soak: bool, monkeypatch: Any) -> None:
+    """Less than 600 bytes for each user of three limits, the remembered id of a call included; and
+    when the buckets are full again and the ids forgotten nothing is left.
+    """
+    users, seconds = (1_000_000, 600) if soak else (2_000, 6)
+    monkeypatch.setattr(calls, "REMEMBERED", float(seconds))
+    limits = [
+        Limit.parse(f"{seconds} {metric}/{seconds} seconds")
+        for metric in ("tokens", "requests", "input tokens")
+    ]
+
+    async def main(users: int) -> None:
+        backend = RedisBackend(own_server.url, backend_timeout=10.0)
+
+        async def call(number: int) -> None:
             owner = ("user", "", f"user-{number:07d}")
-            backend.execute(reserve(f"0123456789ab-{number}", 10.0, *SIX[:3], owner=owner))
-            backend.execute(Settle(f"0123456789ab-{number}", (5.0,) * 3))
-        assert (client.info("memory")["used_memory"] - before) / 2_000 < 600
+            op = reserve(f"0123456789ab-{number}", float(seconds), *limits, owner=owner)
+            assert isinstance(await backend.aexecute(op), Reservation)
+            await backend.aexecute(Settle(op.id, None))
+
+        for first in range(0, users, 500):
+            await asyncio.gather(*map(call, range(first, min(first + 500, users))))
+        await backend.aclose()
+
+    with own_server.client() as client:
+        client.config_set("appendonly", "no")
+        asyncio.run(main(1))  # what the server needs once
+        client.flushall()
+        before = client.info("memory")["used_memory"]
+        asyncio.run(main(users))
+        assert client.dbsize() == 2 * users
+        bytes_each = (client.info("memory")["used_memory"] - before) / users
+        assert 300 < bytes_each < 600, bytes_each
+        until(lambda: client.dbsize() == 0, 3 * seconds + 20.0)
 
 
 @given(st.lists(st.tuples(st.text(), st.text()), min_size=2, max_size=2, unique=True))

@@ -237,8 +237,10 @@ class RedisBackend:
         return shards.pop()
 
     def _finished(self, call: Call) -> Answer:
-        answer = call.result()
         op = call.op
+        if call.error is not None and isinstance(op, Reserve):
+            self._bells.forget(op.id)
+        answer = call.result()
         if isinstance(op, Reserve) and op.patience > 0.0:
             decision = _decision(op, cast("Decision", answer), call.expiry)
             if not isinstance(decision, Queued):

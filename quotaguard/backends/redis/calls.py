@@ -113,7 +113,7 @@ class Exchange:
 
     def __init__(self, clock: Clock | None, sent: Sent, patience: float) -> None:
         self._clock = clock
-        self._sent = sent
+        self.sent = sent
         self._patience = patience
         self._ahead: float | None = None
         """The server's time less our monotonic clock's, at most; None: not heard yet."""
@@ -153,9 +153,9 @@ class Exchange:
             # The server lost the reservation, or our clock was off by days: say it in full.
             call.insist = True
             if isinstance(call.op, Settle):
-                call.charges = self._sent.charges(call.op.id)
+                call.charges = self.sent.charges(call.op.id)
             return False
-        self._sent.note(call.op, answer)
+        self.sent.note(call.op, answer)
         call.finish(answer)
         return True
 
@@ -190,6 +190,12 @@ class Sent:
             self._open[op.id] = _Entry(shard, now + op.lease + EXPIRED_KEPT)
             while next(iter(self._open.values())).until <= now:
                 self._open.popitem(last=False)
+
+    def forget(self, op: Op) -> None:
+        """It was not sent after all."""
+        if isinstance(op, Reserve):
+            with self._lock:
+                self._open.pop(op.id, None)
 
     def settling(self, id: str) -> None:
         """A Settle is about to be sent, perhaps again."""

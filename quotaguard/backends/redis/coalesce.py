@@ -36,6 +36,15 @@ class Link:
         self.exchange = Exchange(clock, sent, 2 * self.attempt)
         self.breaker = Breaker()
 
+    def keys(self, shard: bytes) -> tuple[bytes, ...]:
+        """What to tell the server that the script uses.
+
+        It uses keys that nobody can know in advance. While a cluster moves a slot, they may be here
+        and there; so a second key is named that never exists, and a node that has not got all keys
+        that are named of a slot on the move answers that it be tried again.
+        """
+        return (shard, shard + b":moved") if self.place.cluster else (shard,)
+
     def failed(self, calls: list[Call], error: BaseException) -> None:
         """Answer calls with the failure."""
         found = explained(error, self.place)
@@ -47,9 +56,12 @@ class Link:
             call.finish(error=own)
 
     def refused(self, calls: list[Call], error: BackendError) -> None:
-        """Answer calls that were not sent, or whose answer makes no sense."""
+        """Answer calls that are not sent."""
         for call in calls:
-            call.finish(error=BackendError(str(error)))
+            own = BackendError(str(error))
+            own.sent = False
+            self.exchange.sent.forget(call.op)
+            call.finish(error=own)
 
     def late(self) -> BackendError:
         """The error of one whose time is up."""
@@ -115,12 +127,12 @@ class Combiner:
         except FAILURES as error:
             link.failed(calls, error)
 
-    def _ask(self, key: bytes, arguments: list[bytes], deadline: float) -> list[bytes]:
+    def _ask(self, shard: bytes, arguments: list[bytes], deadline: float) -> list[bytes]:
         while True:
             try:
                 if self._client is None:
                     self._client = self._link.place.client(self._link.attempt)
-                return script.call(self._client, key, arguments)
+                return script.call(self._client, self._link.keys(shard), arguments)
             except FAILURES as error:
                 left = deadline - time.monotonic()
                 if not worth_another(error) or left < self._link.attempt:
@@ -200,10 +212,10 @@ class Turns:
                 if not call.done:
                     call.finish(error=BackendError("the event loop ended before the answer came"))
 
-    async def _ask(self, key: bytes, arguments: list[bytes], deadline: float) -> list[bytes]:
+    async def _ask(self, shard: bytes, arguments: list[bytes], deadline: float) -> list[bytes]:
         while True:
             try:
-                asking = script.acall(self._client, key, arguments)
+                asking = script.acall(self._client, self._link.keys(shard), arguments)
                 return await asyncio.wait_for(asking, deadline - time.monotonic())
             except FAILURES as error:
                 left = deadline - time.monotonic()

@@ -27,6 +27,7 @@ _HINTS: tuple[tuple[type[Exception], str, str], ...] = (
     ),
     (redis_errors.ReadOnlyError, "READONLY", "it is a replica; name the primary or its sentinels"),
     (redis_errors.OutOfMemoryError, "OOM", "it is full (maxmemory); the ledger cannot grow"),
+    (redis_errors.TryAgainError, "TTL exhausted", "the slot is being moved"),
     (redis_errors.MovedError, "MOVED", "it is a cluster; use redis+cluster://"),
     (redis_errors.ClusterCrossSlotError, "non local key", "it is a cluster; use redis+cluster://"),
 )

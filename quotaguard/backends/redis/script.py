@@ -41,17 +41,19 @@ def sha() -> str:
     return hashlib.sha1(text(), usedforsecurity=False).hexdigest()
 
 
-def call(client: Any, key: bytes, arguments: list[bytes]) -> list[bytes]:
+def call(client: Any, keys: tuple[bytes, ...], arguments: list[bytes]) -> list[bytes]:
     """Run the script; a server that does not know it yet is sent its text."""
+    rest = len(keys), *keys, *arguments
     try:
-        return client.execute_command("EVALSHA", sha(), 1, key, *arguments, NEVER_DECODE=True)  # type: ignore[no-any-return]
+        return client.execute_command("EVALSHA", sha(), *rest, NEVER_DECODE=True)  # type: ignore[no-any-return]
     except NoScriptError:
-        return client.execute_command("EVAL", text(), 1, key, *arguments, NEVER_DECODE=True)  # type: ignore[no-any-return]
+        return client.execute_command("EVAL", text(), *rest, NEVER_DECODE=True)  # type: ignore[no-any-return]
 
 
-async def acall(client: Any, key: bytes, arguments: list[bytes]) -> list[bytes]:
+async def acall(client: Any, keys: tuple[bytes, ...], arguments: list[bytes]) -> list[bytes]:
     """`call`, awaiting."""
+    rest = len(keys), *keys, *arguments
     try:
-        return await client.execute_command("EVALSHA", sha(), 1, key, *arguments, NEVER_DECODE=True)  # type: ignore[no-any-return]
+        return await client.execute_command("EVALSHA", sha(), *rest, NEVER_DECODE=True)  # type: ignore[no-any-return]
     except NoScriptError:
-        return await client.execute_command("EVAL", text(), 1, key, *arguments, NEVER_DECODE=True)  # type: ignore[no-any-return]
+        return await client.execute_command("EVAL", text(), *rest, NEVER_DECODE=True)  # type: ignore[no-any-return]
