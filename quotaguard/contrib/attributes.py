@@ -9,13 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import fields
-from decimal import Decimal
 from typing import TypeAlias
 
 from ..errors import ModelNotAllowed, QuotaExceeded
 from ..events import Event
 from ..identity import Identity
-from ..usage import Usage
+from ..usage import NANO, Usage
 
 Value: TypeAlias = str | bool | int | float
 
@@ -34,7 +33,7 @@ _NAMES = {
 }
 """Field, or event and field -> its name, where that is not ``quotaguard.`` and the field."""
 
-USAGE = {
+_USAGE = {
     "input_tokens": "gen_ai.usage.input_tokens",
     "output_tokens": "gen_ai.usage.output_tokens",
     "cached_tokens": "gen_ai.usage.cache_read.input_tokens",
@@ -43,7 +42,7 @@ USAGE = {
 }
 """Count of a `Usage` -> its name in the conventions."""
 
-_RESERVED = {name: f"quotaguard.reserved.{name}" for name in ("input_tokens", "output_tokens")}
+COST = "quotaguard.cost.usd"
 _FACTS = ("asked", "left", "capacity", "retry_after")
 
 
@@ -71,9 +70,7 @@ def _facts(kind: str, field: str, value: object) -> Iterator[tuple[str, Value]]:
             if name is not None:
                 yield f"quotaguard.{part}", name
     elif isinstance(value, Usage):
-        names = _RESERVED if field == "reserved" else USAGE
-        for count, name in names.items():
-            yield name, getattr(value, count)
+        yield from usage_facts(value, "" if field == "used" else field)
     elif isinstance(value, (QuotaExceeded, ModelNotAllowed)):
         yield REASON, reason(value)
         facts = value.as_dict()
@@ -82,10 +79,22 @@ def _facts(kind: str, field: str, value: object) -> Iterator[tuple[str, Value]]:
         for fact in _FACTS:
             if facts.get(fact) is not None:
                 yield f"quotaguard.{fact}", facts[fact]
-    elif isinstance(value, Decimal):
-        yield f"quotaguard.{field}", float(value)
+    elif field == "in_full" and isinstance(value, int):
+        yield "quotaguard.in_full.usd", value / NANO
     elif isinstance(value, (str, bool, int, float)):
         yield _NAMES.get(f"{kind}.{field}") or _NAMES.get(field, f"quotaguard.{field}"), value
+
+
+def usage_facts(usage: Usage, before: str = "") -> Iterator[tuple[str, Value]]:
+    """Tokens and cost that were used; or, of an estimate, its ``quotaguard.reserved.`` ones."""
+    if before:
+        yield f"quotaguard.{before}.input_tokens", usage.input_tokens
+        yield f"quotaguard.{before}.output_tokens", usage.output_tokens
+        return
+    for count, name in _USAGE.items():
+        yield name, getattr(usage, count)
+    if usage.nano_usd is not None:
+        yield COST, usage.nano_usd / NANO
 
 
 def reason(error: BaseException) -> str:

@@ -1,24 +1,17 @@
-"""What metrics and spans say of calls, and what they never do."""
+"""What metrics say of calls, and what they never do."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from quotaguard import (
     BackendError,
     ConfigurationError,
     Fallback,
     Guard,
-    GuardedOpenAI,
     ModelNotAllowed,
     QuotaExceeded,
     Tier,
@@ -28,70 +21,8 @@ from quotaguard import (
 from quotaguard.backends.memory import MemoryBackend
 from quotaguard.contrib.opentelemetry import OpenTelemetry, instrument
 from quotaguard.core.ops import Answer, Op
-from quotaguard.testing import FakeClock, FakeProvider, Reply
-
-LARGE, SMALL = "100 tokens/minute for large", "100 tokens/minute for small"
-
-
-class Recorded:
-    """A meter and a tracer whose records can be read back, and a clock that moves by itself."""
-
-    def __init__(self) -> None:
-        self.reader = InMemoryMetricReader()
-        self.meter_provider = MeterProvider([self.reader])
-        self.spans = InMemorySpanExporter()
-        tracers = TracerProvider()
-        tracers.add_span_processor(SimpleSpanProcessor(self.spans))
-        self.tracer = tracers.get_tracer("tests")
-        self.time = 0.0
-
-    def now(self) -> float:
-        """A thousandth of a second later at each look."""
-        self.time += 0.001
-        return self.time
-
-    def hook(self, **options: Any) -> OpenTelemetry:
-        """A hook that records here."""
-        return OpenTelemetry(meter_provider=self.meter_provider, now=self.now, **options)
-
-    def points(self) -> dict[str, list[tuple[dict[str, Any], Any]]]:
-        """Metric name -> its points: attributes, and the value or the histogram's sum."""
-        data = self.reader.get_metrics_data()
-        if data is None:
-            return {}
-        return {
-            metric.name: [
-                (dict(point.attributes), getattr(point, "value", None) or getattr(point, "sum", 0))
-                for point in metric.data.data_points
-            ]
-            for resource in data.resource_metrics
-            for scope in resource.scope_metrics
-            for metric in scope.metrics
-        }
-
-    def of(self, name: str) -> dict[Any, float]:
-        """A metric's values by the sorted values of their attributes."""
-        return {tuple(sorted(map(str, a.values()))): v for a, v in self.points().get(name, [])}
-
-
-@pytest.fixture
-def recorded() -> Iterator[Recorded]:
-    """Providers of a test's own."""
-    made = Recorded()
-    yield made
-    made.meter_provider.shutdown()
-
-
-def make(*hooks: Any, **options: Any) -> Guard:
-    """A guard with a large and a small model."""
-    tier = Tier("pro", [LARGE, SMALL], ["large", "small"], options.pop("when_exceeded", ()))
-    return Guard(tiers=[tier], clock=FakeClock(), hooks=hooks, **options)
-
-
-def call(guard: Guard, tokens: int, model: str = "large", user: str = "alice") -> None:
-    """A call that uses half of what it reserves."""
-    with guard.hold(user=user, model=model, input_tokens=tokens, output_tokens=10) as lease:
-        lease.record(input_tokens=tokens // 2, output_tokens=5)
+from quotaguard.testing import FakeClock
+from tests.contrib.telemetry import LARGE, SMALL, Recorded, call, make
 
 
 def test_a_call_is_counted_with_its_models_and_tokens(recorded: Recorded) -> None:
@@ -124,12 +55,43 @@ def test_detours_and_refusals(recorded: Recorded) -> None:
         call(guard, 1000)
     assert recorded.of("quotaguard.downgraded") == {(LARGE, "large", "small"): 1}
     assert recorded.of("quotaguard.refused") == {
-        ("huge", "model_not_allowed"): 1,
-        (LARGE, "large", "request_too_large"): 1,
+        ("True", "huge", "model_not_allowed"): 1,
+        (LARGE, "True", "large", "request_too_large"): 1,
     }
     ((labels, seconds),) = recorded.points()["quotaguard.wait.duration"]
     assert labels == {"gen_ai.request.model": "large", "quotaguard.admitted": True}
     assert seconds == pytest.approx(21)
+
+
+def test_cost_and_savings(recorded: Recorded) -> None:
+    """In US dollars, for models whose price is known."""
+    guard = make(
+        recorded.hook(),
+        when_exceeded=Fallback("small"),
+        prices={"large": {"input": 10, "output": 20}, "small": {"input": 1, "output": 2}},
+    )
+    with recorded.tracer.start_as_current_span("request"):
+        for _ in range(2):
+            call(guard, 80)  # 40 in and 5 out each
+    assert recorded.of("quotaguard.cost.usd") == {
+        ("large", "large"): pytest.approx(500e-6),
+        ("large", "small"): pytest.approx(50e-6),
+    }
+    assert recorded.of("quotaguard.savings.usd") == {("large", "small"): pytest.approx(450e-6)}
+    (span,) = recorded.spans.get_finished_spans()
+    assert span.attributes is not None
+    assert span.attributes["quotaguard.cost.usd"] == pytest.approx(550e-6)
+
+
+def test_what_would_have_been_is_told_apart(recorded: Recorded) -> None:
+    """A guard that only observes refuses nothing."""
+    guard = make(recorded.hook(), mode="observe", warn_at=0.8)
+    for _ in range(2):
+        call(guard, 80)
+    assert recorded.of("quotaguard.refused") == {
+        (LARGE, "False", "large", "quota_exceeded"): 1,
+    }
+    assert recorded.of("quotaguard.approaching") == {("0.8", LARGE, "large"): 1}
 
 
 def test_what_nobody_can_tell_is_charged_as_reserved(recorded: Recorded) -> None:
@@ -276,101 +238,3 @@ def test_waiting_in_line_is_no_latency(recorded: Recorded) -> None:
     for _ in range(3):
         call(guard, 80)
     assert {key[-1] for key in recorded.of("quotaguard.backend.duration")} == {"reserve", "settle"}
-
-
-def test_a_span_tells_of_its_call(recorded: Recorded) -> None:
-    """By the conventions for generative AI, and our own names; not who the user is."""
-    guard = make(recorded.hook(), when_exceeded=[Fallback("small")])
-    call(guard, 80)
-    with recorded.tracer.start_as_current_span("chat"):
-        call(guard, 60)
-    (span,) = recorded.spans.get_finished_spans()
-    facts = dict(span.attributes or {})
-    assert facts.pop("quotaguard.id")
-    expected = {
-        "gen_ai.request.model": "large",
-        "gen_ai.response.model": "small",
-        "gen_ai.usage.input_tokens": 30,
-        "gen_ai.usage.output_tokens": 5,
-        "gen_ai.usage.cache_read.input_tokens": 0,
-        "quotaguard.reserved.input_tokens": 60,
-        "quotaguard.reserved.output_tokens": 10,
-        "quotaguard.because": LARGE,
-        "quotaguard.tier": "pro",
-        "quotaguard.late": False,
-    }
-    assert {name: facts.get(name) for name in expected} == expected
-    assert "alice" not in str(facts)
-
-
-def test_a_refusal_is_on_the_span_too(recorded: Recorded) -> None:
-    """And the user, if that was asked for."""
-    guard = make(recorded.hook(users=True))
-    with recorded.tracer.start_as_current_span("chat"), pytest.raises(QuotaExceeded):
-        call(guard, 1000)
-    (span,) = recorded.spans.get_finished_spans()
-    facts = dict(span.attributes or {})
-    assert facts["quotaguard.reason"] == "request_too_large"
-    assert facts["quotaguard.limit"] == LARGE
-    assert facts["quotaguard.user"] == "alice"
-    assert facts["quotaguard.asked"] == 1010
-
-
-def test_usage_adds_up_over_the_calls_of_a_span(recorded: Recorded) -> None:
-    """A reservation around several calls, charged nothing itself, does not wipe theirs out."""
-    guard = Guard(limits=["1000 tokens/day"], hooks=[recorded.hook()])
-    with (
-        recorded.tracer.start_as_current_span("request"),
-        guard.hold(user="alice", input_tokens=200, output_tokens=50),
-    ):
-        call(guard, 80)
-        call(guard, 20)
-    (span,) = recorded.spans.get_finished_spans()
-    assert span.attributes is not None
-    assert span.attributes["gen_ai.usage.input_tokens"] == 50
-    assert span.attributes["gen_ai.usage.output_tokens"] == 10
-
-
-def test_a_stream_that_ends_elsewhere_keeps_to_its_span(recorded: Recorded) -> None:
-    """The span that it was begun in, though another is current when its usage comes."""
-    secret = "the-secret-word"
-    with FakeProvider(Reply(text=f"{secret} of all", input_tokens=30, output_tokens=4)) as provider:
-        guard = Guard(limits=["1000 tokens/day"], hooks=[recorded.hook(users=True)])
-        with (
-            GuardedOpenAI(
-                guard=guard, user="alice", base_url=provider.openai_url, api_key="k"
-            ) as client,
-            recorded.tracer.start_as_current_span("first"),
-        ):
-            stream = client.chat.completions.create(
-                model="gpt-4o", messages=[{"role": "user", "content": secret}], stream=True
-            )
-            with recorded.tracer.start_as_current_span("second"):
-                assert list(stream)
-    spans = {span.name: dict(span.attributes or {}) for span in recorded.spans.get_finished_spans()}
-    assert spans["first"]["gen_ai.usage.input_tokens"] == 30
-    assert spans["first"]["gen_ai.request.model"] == "gpt-4o"
-    assert spans["second"] == {}
-    assert secret not in str(spans) + str(recorded.points())
-
-
-def test_a_span_that_is_over_is_left_alone(
-    recorded: Recorded, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A call that outlives its span is charged all the same, and nothing is complained of."""
-    guard = make(recorded.hook())
-    with recorded.tracer.start_as_current_span("chat"):
-        hold = guard.hold(user="alice", model="large", input_tokens=8, output_tokens=1)
-        hold.__enter__()
-    hold.__exit__(None, None, None)
-    assert recorded.of("quotaguard.settled")
-    assert caplog.records == []
-
-
-def test_no_span_is_touched_if_so_chosen(recorded: Recorded) -> None:
-    """For applications whose spans are full enough."""
-    guard = make(recorded.hook(spans=False))
-    with recorded.tracer.start_as_current_span("chat"):
-        call(guard, 8)
-    (span,) = recorded.spans.get_finished_spans()
-    assert dict(span.attributes or {}) == {}

@@ -15,6 +15,7 @@ from ...backends import Backend
 from ...errors import ConfigurationError, QuotaExceeded
 from ...events import (
     Admitted,
+    Approaching,
     BackendFailed,
     Event,
     FellBack,
@@ -25,6 +26,7 @@ from ...events import (
 )
 from ...guard import Guard
 from ...identity import Identity
+from ...usage import NANO
 from ..attributes import LIMIT, REASON, REQUEST_MODEL, RESPONSE_MODEL, Value, reason
 from .bounds import Few, Levels
 from .spans import Spans
@@ -116,6 +118,9 @@ class OpenTelemetry:
         self._downgraded = counter(
             "quotaguard.downgraded", "{call}", "Calls that another model than the one asked served"
         )
+        self._approached = counter(
+            "quotaguard.approaching", "{call}", "Calls that took a limit past a share that warns"
+        )
         self._settled = counter("quotaguard.settled", "{call}", "Calls that were charged")
         self._unreadable = counter(
             "quotaguard.usage.unreadable", "{call}", "Answers without usage that can be read"
@@ -125,6 +130,11 @@ class OpenTelemetry:
         )
         self._used = counter("quotaguard.tokens.used", "{token}", "Tokens charged")
         self._cost = counter("quotaguard.cost.usd", "{USD}", "US dollars charged, at list prices")
+        self._saved = counter(
+            "quotaguard.savings.usd",
+            "{USD}",
+            "What the models asked for would have cost, less what those that served did",
+        )
         self._waited = meter.create_histogram(
             "quotaguard.wait.duration",
             "s",
@@ -160,14 +170,12 @@ class OpenTelemetry:
             case Settled():
                 self._charged(event, self._with_served(labels, event.served))
             case FellBack():
-                labels[LIMIT] = self._limit(event.limit or "not allowed")
-                self._downgraded.add(1, self._with_served(labels, event.served))
+                self._downgrade(event, self._with_served(labels, event.served))
+            case Approaching():
+                labels |= {LIMIT: self._limit(event.limit), "quotaguard.share": event.share}
+                self._approached.add(1, labels)
             case Refused():
-                labels[REASON] = reason(event.error)
-                if isinstance(event.error, QuotaExceeded):
-                    labels[LIMIT] = limit = self._limit(event.error.limit)
-                    self._levels.note(limit, event.error.left / (event.error.capacity or math.inf))
-                self._refused.add(1, labels)
+                self._refusal(event, labels)
             case Waited():
                 self._waited.record(
                     event.seconds, {**labels, "quotaguard.admitted": event.admitted}
@@ -185,6 +193,18 @@ class OpenTelemetry:
         """A backend whose latency is recorded."""
         return TimedBackend(backend, self._latency, self._now)
 
+    def _downgrade(self, event: FellBack, labels: dict[str, Value]) -> None:
+        if event.limit is not None:
+            labels = labels | {LIMIT: self._limit(event.limit)}
+        self._downgraded.add(1, labels)
+
+    def _refusal(self, event: Refused, labels: dict[str, Value]) -> None:
+        labels |= {REASON: reason(event.error), "quotaguard.enforced": event.enforced}
+        if isinstance(event.error, QuotaExceeded):
+            labels[LIMIT] = limit = self._limit(event.error.limit)
+            self._levels.note(limit, event.error.left / (event.error.capacity or math.inf))
+        self._refused.add(1, labels)
+
     def _charged(self, event: Settled, labels: dict[str, Value]) -> None:
         used = event.reserved if event.used is None else event.used
         self._settled.add(
@@ -195,6 +215,11 @@ class OpenTelemetry:
         for counter, usage in ((self._reserved, event.reserved), (self._used, used)):
             counter.add(usage.input_tokens, labels | {TOKEN_TYPE: "input"})
             counter.add(usage.output_tokens, labels | {TOKEN_TYPE: "output"})
+        if used.nano_usd is None:
+            return
+        self._cost.add(used.nano_usd / NANO, labels)
+        if event.in_full is not None and event.in_full > used.nano_usd:
+            self._saved.add((event.in_full - used.nano_usd) / NANO, labels)
 
     def _observe(self, options: metrics.CallbackOptions) -> Iterable[metrics.Observation]:
         for limit, level in self._levels.lowest().items():

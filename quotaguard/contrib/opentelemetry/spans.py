@@ -9,7 +9,7 @@ from opentelemetry import trace
 
 from ...events import Event, Settled
 from ...usage import Usage
-from ..attributes import USAGE, USER, attributes
+from ..attributes import USER, Value, attributes, usage_facts
 
 
 class Spans:
@@ -41,7 +41,8 @@ class Spans:
             self._of_call[event.id] = span
         span.set_attributes(facts)
 
-    def _sum(self, span: trace.Span, used: Usage) -> dict[str, int]:
+    def _sum(self, span: trace.Span, used: Usage) -> dict[str, Value]:
         with self._lock:
-            total = self._used[span] = self._used.get(span, Usage()) + used
-        return {name: getattr(total, count) for count, name in USAGE.items()}
+            before = self._used.get(span)
+            total = self._used[span] = used if before is None else before + used
+        return dict(usage_facts(total))
