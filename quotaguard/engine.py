@@ -14,7 +14,7 @@ from contextlib import suppress
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
 
-from . import errands
+from . import errands, receipts
 from .backends import Backend
 from .clock import Clock
 from .core.ask import Ask, Option
@@ -132,14 +132,16 @@ class Engine:
         return None if tier is None else self._as(identity, tier)
 
     def _as(self, identity: Identity, tier: Tier) -> Caller:
-        user = identity.user
+        return Caller(Identity(self.known_as(identity.user), identity.org, tier.name), tier)
+
+    def known_as(self, user: str | None) -> str | None:
+        """A user's name as the ledger, events and errors have it: hashed, if names are."""
         how = self._identity_hash
-        if how is not None and user is not None and not isinstance(user, Hashed):
-            if callable(how):
-                user = Hashed(how(user))
-            else:
-                user = Hashed(hmac.new(how, user.encode(), hashlib.sha256).hexdigest()[:32])
-        return Caller(Identity(user, identity.org, tier.name), tier)
+        if how is None or user is None or isinstance(user, Hashed):
+            return user
+        if callable(how):
+            return Hashed(how(user))
+        return Hashed(hmac.new(how, user.encode(), hashlib.sha256).hexdigest()[:32])
 
     # -- reserving and settling -----------------------------------------------------------------
 
@@ -216,6 +218,7 @@ class Engine:
         lease.renew_at = self.clock.now() + self._lease_seconds / 2
         if outer is not None:
             outer.spent_inside()
+        receipts.note(lease)
         shares = self._warn_at if tier.warn_at is None else tier.warn_at
         if shares:
             self._warn(lease, shares)
@@ -271,7 +274,7 @@ class Engine:
     async def arun(self, plan: Plan[T]) -> T:
         """Carry a plan out, awaiting."""
         if not self._errands.empty():
-            await adrive(self._catching_up(), self.backend)
+            await self.arun_errands()
         return await adrive(plan, self.backend)
 
     def abandon(self, lease: Lease, outcome: Callable[[], Outcome]) -> None:
@@ -288,6 +291,10 @@ class Engine:
     def run_errands(self) -> None:
         """Carry out what finalizers and failed sends left behind."""
         drive(self._catching_up(), self.backend)
+
+    async def arun_errands(self) -> None:
+        """`run_errands`, awaiting."""
+        await adrive(self._catching_up(), self.backend)
 
     def _catching_up(self) -> Plan[None]:
         """Errands in order; what the backend fails at again stays, and what is behind it."""

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from .admin import Administration
 from .backends import Backend, open_backend
 from .clock import Clock, SystemClock
-from .core.drive import adrive
 from .core.lease import Lease
 from .errors import ConfigurationError
 from .events import Hook, Teller
@@ -259,7 +258,7 @@ class Guard(Administration):
 
     async def aclose(self) -> None:
         """`close`, from a task."""
-        await adrive(self._catching_up(), self.backend)
+        await self.arun_errands()
         await adrive(self._sharing.exchange(), self.backend)
         closing = getattr(self.backend, "aclose", None)
         if closing is None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -93,6 +95,31 @@ def of(lease: Lease) -> Receipt:
         waited=lease.waited,
         left=lease.left,
     )
+
+
+_collected: ContextVar[list[Lease] | None] = ContextVar("quotaguard_collected", default=None)
+
+
+@contextmanager
+def collecting() -> Iterator[list[Lease]]:
+    """The leases of all calls that are admitted within the block, by whichever guard.
+
+    It follows tasks, threads and blocks as `acting_as` does; of nested blocks the innermost gets
+    them.
+    """
+    leases: list[Lease] = []
+    token = _collected.set(leases)
+    try:
+        yield leases
+    finally:
+        _collected.reset(token)
+
+
+def note(lease: Lease) -> None:
+    """Tell `collecting` of an admitted call."""
+    leases = _collected.get()
+    if leases is not None:
+        leases.append(lease)
 
 
 def _search(response: object, depth: int) -> Lease | None:
