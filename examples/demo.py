@@ -116,6 +116,15 @@ PARTS = (
         ("house-large answered", "house-small answered", "nothing was sent"),
     ),
     Part(
+        "fastapi_app",
+        "A web server",
+        "POST /v1/chat for everybody, by FastAPI: users are known by their keys, and each has a "
+        "quota.",
+        "A refusal is a response that says when to come back. Each answer says what is left, and "
+        "which model gave it if it was another.",
+        ("200 OK", "r=300", "429", "Retry-After", "403", 'Served-Model: "gpt-4o-mini"', "401"),
+    ),
+    Part(
         "testing_your_app",
         "Testing your own quotas",
         "These are tests as your app would have them, against a provider on this machine.",

@@ -47,6 +47,8 @@ DOORS = {
     "genai_prices": ("pricing",),
     "opentelemetry": ("contrib.opentelemetry.*",),
     "redis": ("backends.redis*",),
+    "fastapi": ("contrib.fastapi",),
+    "starlette": ("contrib.fastapi",),
     "tomli": ("config",),
     "tomllib": ("config",),  # not yet in the standard library of Python 3.10
     "openai": ("clients.openai",),

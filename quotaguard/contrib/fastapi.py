@@ -1,11 +1,11 @@
 """FastAPI: who calls, what is reserved around an endpoint, and how refusals are answered.
 
-    quotas = Quotas(guard, caller)
-    app = FastAPI(dependencies=[Depends(quotas.acting)])
-    quotas.install(app)
+quotas = Quotas(guard, caller)
+app = FastAPI(dependencies=[Depends(quotas.acting)])
+quotas.install(app)
 
-    @app.post("/v1/chat")
-    async def chat(question: Question) -> Answer: ...  # guarded clients in here act for the caller
+@app.post("/v1/chat")
+async def chat(question: Question) -> Answer: ...  # guarded clients in here act for the caller
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 
 from fastapi import Depends, FastAPI
 from starlette.middleware import Middleware
-from starlette.requests import HTTPConnection
+from starlette.requests import HTTPConnection  # noqa: TC002  # FastAPI reads the annotations
 
 from ..core.lease import Lease
 from ..errors import ConfigurationError
@@ -90,13 +90,14 @@ class Quotas:
             QuotaExceeded, RequestTooLarge, ModelNotAllowed, BackendError: from the dependency; the
                 endpoint does not run.
         """
+        given = [_given(value) for value in (model, input_tokens, output_tokens)]
 
         async def reserve(
             connection: HTTPConnection,
             _: None = Depends(self.acting),
-            model: Any = _given(model),
-            input_tokens: Any = _given(input_tokens),
-            output_tokens: Any = _given(output_tokens),
+            model: Any = given[0],
+            input_tokens: Any = given[1],
+            output_tokens: Any = given[2],
         ) -> Lease:
             return await response_of(connection.scope).reserve(model, input_tokens, output_tokens)
 

@@ -16,8 +16,13 @@ from typing import Any, NamedTuple, TypeAlias
 from ..core.lease import Lease
 from ..core.ops import Owner
 from ..core.plan import whose
-from ..errors import BackendError, ConfigurationError, ModelNotAllowed, QuotaExceeded
-from ..errors import RequestTooLarge
+from ..errors import (
+    BackendError,
+    ConfigurationError,
+    ModelNotAllowed,
+    QuotaExceeded,
+    RequestTooLarge,
+)
 from ..guard import Guard
 from ..identity import Identity, acting_as, current
 from ..limits import Limit
@@ -37,6 +42,7 @@ BACKEND_AWAY = 2
 """Seconds until it is worth coming back when the ledger is away: by then it is probed again."""
 
 _UNITS = {"usd": "nano-usd"}
+"""Units of quotas in the ledger, where they are not the metric's."""
 _MOST = 10**15 - 1  # the largest integer of a structured field
 
 
@@ -86,10 +92,11 @@ class Exchange(ExitStack):
             raise ConfigurationError(f"a caller is a user's name or an Identity, not {caller!r}")
         # Never left: the exchange's own block restores what was before it.
         acting_as(who.user, org=who.org, tier=who.tier).__enter__()
-        self.caller = current()
+        said = current()
+        self.caller = said._replace(user=self.guard.known_as(said.user))
 
     def fields(self) -> list[Field]:
-        """What the response's head tells of the calls that were made, or refused, so far: the limits
+        """What the response's head tells of the calls that were made or refused so far: the limits
         that they came under, what these have left and, where another model served, which.
         """
         levels: dict[str, tuple[Limit, float]] = {}
@@ -135,9 +142,10 @@ class Exchange(ExitStack):
         if own:
             detail = str(error)
             limit = Limit.parse(error.limit)
-            self._refused[error.limit] = limit, error.left
+            level = error.left * limit.scale
+            self._refused[error.limit] = limit, level
             facts |= {"left": error.left, "capacity": error.capacity}
-            facts["resets_in"] = _reset(limit, error.left, self.guard.clock.now())
+            facts["resets_in"] = _reset(limit, level, self.guard.clock.now())
         if isinstance(error, RequestTooLarge) or math.isinf(error.retry_after):
             status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
         else:

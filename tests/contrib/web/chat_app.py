@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 from fastapi import BackgroundTasks, Depends, FastAPI, Header, HTTPException
@@ -41,24 +42,38 @@ def most(question: Question) -> int:
     return question.most
 
 
+def asked(question: Question) -> Any:
+    """The request that a question makes."""
+    return {
+        "model": question.model,
+        "max_tokens": question.most,
+        "messages": [{"role": "user", "content": question.text}],
+    }
+
+
 def chat_app(guard: Guard, provider: FakeProvider, caller: Callable[..., Any] = named) -> FastAPI:
-    """An app under quotas; ``app.state.seen`` is what its endpoints were left with."""
+    """An app under quotas; ``app.state.seen`` are the leases that its endpoints were given."""
     quotas = Quotas(guard, caller)
-    app = FastAPI(dependencies=[Depends(quotas.acting)], responses=RESPONSES)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await client.close()
+        blocking.close()
+
+    app = FastAPI(dependencies=[Depends(quotas.acting)], responses=RESPONSES, lifespan=lifespan)
     quotas.install(app)
     at: dict[str, Any] = {"base_url": provider.openai_url, "api_key": "test", "max_retries": 0}
     client = AsyncGuardedOpenAI(guard=guard, **at)
     blocking = GuardedOpenAI(guard=guard, **at)
     app.state.seen = []
-    app.state.clients = client, blocking
+    _whole_answers(app, client, blocking)
+    _streams(app, client, blocking)
+    _reserved(app, client, quotas)
+    return app
 
-    def asked(question: Question) -> Any:
-        return {
-            "model": question.model,
-            "max_tokens": question.most,
-            "messages": [{"role": "user", "content": question.text}],
-        }
 
+def _whole_answers(app: FastAPI, client: AsyncGuardedOpenAI, blocking: GuardedOpenAI) -> None:
     @app.post("/v1/chat")
     async def chat(question: Question) -> dict[str, Any]:
         answer = await client.chat.completions.create(**asked(question))
@@ -69,6 +84,19 @@ def chat_app(guard: Guard, provider: FakeProvider, caller: Callable[..., Any] = 
         answer = blocking.chat.completions.create(**asked(question))
         return {"answer": answer.choices[0].message.content}
 
+    @app.post("/in-the-background")
+    async def in_the_background(question: Question, tasks: BackgroundTasks) -> dict[str, Any]:
+        tasks.add_task(lambda: blocking.chat.completions.create(**asked(question)))
+        return {}
+
+    @app.post("/for-bob")
+    async def for_bob(question: Question) -> dict[str, Any]:
+        with acting_as("bob"):
+            await client.chat.completions.create(**asked(question))
+        return {}
+
+
+def _streams(app: FastAPI, client: AsyncGuardedOpenAI, blocking: GuardedOpenAI) -> None:
     @app.post("/streamed")
     async def streamed(question: Question) -> StreamingResponse:
         async def pieces() -> AsyncIterator[str]:
@@ -86,11 +114,6 @@ def chat_app(guard: Guard, provider: FakeProvider, caller: Callable[..., Any] = 
 
         return StreamingResponse(pieces(), media_type="text/plain")
 
-    @app.post("/in-the-background")
-    async def in_the_background(question: Question, tasks: BackgroundTasks) -> dict[str, Any]:
-        tasks.add_task(lambda: blocking.chat.completions.create(**asked(question)))
-        return {}
-
     @app.post("/two-in-a-stream")
     async def two_in_a_stream(question: Question) -> StreamingResponse:
         async def pieces() -> AsyncIterator[str]:
@@ -100,19 +123,12 @@ def chat_app(guard: Guard, provider: FakeProvider, caller: Callable[..., Any] = 
 
         return StreamingResponse(pieces(), media_type="text/plain")
 
-    @app.post("/for-bob")
-    async def for_bob(question: Question) -> dict[str, Any]:
-        with acting_as("bob"):
-            await client.chat.completions.create(**asked(question))
-        return {}
 
-    reserved = quotas.reserve(model="gpt-4o", input_tokens=10, output_tokens=most)
+def _reserved(app: FastAPI, client: AsyncGuardedOpenAI, quotas: Quotas) -> None:
+    around = Depends(quotas.reserve(model="gpt-4o", input_tokens=10, output_tokens=most))
 
     @app.post("/reserved")
-    async def is_reserved(
-        question: Question,
-        lease: Lease = Depends(reserved),  # noqa: B008
-    ) -> dict[str, Any]:
+    async def reserved(question: Question, lease: Lease = around) -> dict[str, Any]:
         app.state.seen.append(lease)
         if question.text == "tell":
             lease.record(input_tokens=5, output_tokens=6)
@@ -125,7 +141,7 @@ def chat_app(guard: Guard, provider: FakeProvider, caller: Callable[..., Any] = 
         return {"served": lease.model}
 
     @app.post("/reserved-stream")
-    async def reserved_stream(lease: Lease = Depends(reserved)) -> StreamingResponse:  # noqa: B008
+    async def reserved_stream(lease: Lease = around) -> StreamingResponse:
         app.state.seen.append(lease)
 
         async def pieces() -> AsyncIterator[str]:
@@ -135,5 +151,3 @@ def chat_app(guard: Guard, provider: FakeProvider, caller: Callable[..., Any] = 
             yield "more"
 
         return StreamingResponse(pieces())
-
-    return app

@@ -5,11 +5,14 @@ from __future__ import annotations
 import http.client
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import uvicorn
+
+from quotaguard import Guard
 
 
 class Answer(NamedTuple):
@@ -60,8 +63,19 @@ def asking(
         connection.close()
 
 
-def ask(port: int, path: str, user: str | None = "alice", body: Any = None, **fields: str) -> Answer:
+def ask(
+    port: int, path: str, user: str | None = "alice", body: Any = None, **fields: str
+) -> Answer:
     """A whole answer."""
     with asking(port, path, user, body, **fields) as response:
         said = response.read().decode()
         return Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, said)
+
+
+def settled(guard: Guard, user: str = "alice", **who: Any) -> float:
+    """What a user's day has left once nothing is held of it (a thread may be settling)."""
+    deadline = time.monotonic() + 10
+    while (state := guard.peek(user=user, **who)[0]).held and time.monotonic() < deadline:
+        time.sleep(0.005)
+    assert state.held == 0
+    return state.left
