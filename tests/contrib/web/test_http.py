@@ -9,6 +9,7 @@ import pytest
 
 from quotaguard import BackendError, Guard, Identity, QuotaExceeded
 from quotaguard.contrib.http import REFUSALS, Exchange
+from quotaguard.pricing import Price
 from quotaguard.receipts import collecting
 from quotaguard.testing import FakeClock
 
@@ -54,6 +55,38 @@ def test_the_fields_of_a_limit(limit: str, policy: str, rest: str) -> None:
     _, fields = exchanged(limit, used=300)
     name = fields["ratelimit"].split(";")[0]
     assert fields == {"ratelimit-policy": f"{name};{policy}", "ratelimit": f"{name};{rest}"}
+
+
+def test_money_is_told_in_whole_numbers() -> None:
+    """In billionths of a dollar, as the ledger counts; the problem's body is in dollars."""
+    price = Price(input=1.0, output=1.0)
+    guard = Guard(limits=["$5/day"], prices={"m": price}, clock=FakeClock(MIDNIGHT))
+    with Exchange(guard, "ann") as exchange:
+        with guard.hold(model="m", output_tokens=0) as lease:
+            lease.record(input_tokens=4_500_000)
+        fields = dict(exchange.fields())
+        with pytest.raises(QuotaExceeded) as refused:
+            guard.hold(model="m", input_tokens=600_000, output_tokens=0).__enter__()
+        problem = exchange.problem(refused.value)
+        assert fields == {
+            "ratelimit-policy": '"$5/day";q=5000000000;qu="nano-usd";w=86400',
+            "ratelimit": '"$5/day";r=500000000;t=86400',
+        }
+        assert dict(exchange.fields()) == fields
+        assert (problem.body["left"], problem.body["capacity"]) == (0.5, 5.0)
+
+
+def test_a_caller_whose_name_is_hashed_is_known_by_the_hash() -> None:
+    """It is told of its buckets, and its own name is nowhere."""
+    guard = Guard(limits=["100 tokens/day"], identity_hash=b"secret", clock=FakeClock(MIDNIGHT))
+    with Exchange(guard, "ann@example.com") as exchange:
+        with guard.hold(input_tokens=60, output_tokens=0):
+            assert dict(exchange.fields())["ratelimit"] == '"100 tokens/day";r=40;t=86400'
+        with pytest.raises(QuotaExceeded) as refused:
+            guard.hold(input_tokens=60, output_tokens=0).__enter__()
+        problem = exchange.problem(refused.value)
+    assert problem.body["left"] == 40
+    assert "ann@example.com" not in str(problem)
 
 
 def test_hostile_names_break_no_field() -> None:
