@@ -259,7 +259,7 @@ class Guard(Administration):
     async def aclose(self) -> None:
         """`close`, from a task."""
         await self.arun_errands()
-        await adrive(self._sharing.exchange(), self.backend)
+        await self.arun(self._sharing.exchange())
         closing = getattr(self.backend, "aclose", None)
         if closing is None:
             self.backend.close()
