@@ -164,10 +164,10 @@ def _rebuild(cls: type[QuotaguardError], facts: dict[str, Any]) -> QuotaguardErr
 
 
 def _amount(value: float) -> str:
-    """A count for people: whole numbers plain, fractions with two decimals or three digits."""
+    """A count for people: whole numbers plain, fractions with two decimals, or six below one."""
     if float(value).is_integer():
         return f"{value:,.0f}"
-    return f"{value:,.2f}" if abs(value) >= 1 else f"{value:.3g}"
+    return f"{value:,.2f}" if abs(value) >= 1 else f"{value:.6f}".rstrip("0").rstrip(".")
 
 
 def _seconds(value: float) -> str:

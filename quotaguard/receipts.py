@@ -7,11 +7,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
 from .core.lease import Lease
 from .identity import Identity
-from .usage import Usage
+from .usage import NANO, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,10 @@ class Receipt:
         settled: whether the call is over and charged.
         waited: seconds that it stood in line.
         left: text of each limit -> what its bucket had left then, in units of its metric.
+        cost: US dollars that it cost with the model that served it, by the guard's prices; None: it
+            is not settled, or nobody knows.
+        in_full: what it would have cost with the model that was asked for.
+        observed: what would have been done with it, were the guard not only observing.
     """
 
     id: str
@@ -41,6 +46,9 @@ class Receipt:
     settled: bool
     waited: float
     left: Mapping[str, float] = field(default_factory=dict)
+    cost: Decimal | None = None
+    in_full: Decimal | None = None
+    observed: str | None = None
 
 
 class _Book:
@@ -94,7 +102,17 @@ def of(lease: Lease) -> Receipt:
         settled=not lease.is_open,
         waited=lease.waited,
         left=lease.left,
+        cost=_dollars(lease, lease.model),
+        in_full=_dollars(lease, lease.requested),
+        observed=lease.observed,
     )
+
+
+def _dollars(lease: Lease, model: str | None) -> Decimal | None:
+    if lease.is_open or lease.cost is None:
+        return None
+    nano = lease.cost(lease.used or lease.reserved, model, lease.demand.service)
+    return None if nano is None else Decimal(nano) / NANO
 
 
 _collected: ContextVar[list[Lease] | None] = ContextVar("quotaguard_collected", default=None)

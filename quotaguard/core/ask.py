@@ -8,8 +8,7 @@ from typing import NamedTuple
 from ..errors import ModelNotAllowed
 from ..identity import Identity
 from ..policies import Fallback, Policy
-from ..usage import Usage
-from .lease import Demand
+from .lease import Cost, Demand
 from .ops import Candidate
 
 
@@ -45,8 +44,7 @@ class Ask(NamedTuple):
     instead: Fallback | None = None
     observing: bool = False
     """Whether it goes in any case, as it is, and is only told what would have been done."""
-    cost: Callable[[Usage | None, str | None, str], int | None] = lambda *_: None
-    """What a usage of a model costs at a service tier, in nano-dollars; None: unknown."""
+    cost: Cost = lambda *_: None
 
     def first(self) -> Option:
         """How the model that is asked for would serve it."""

@@ -9,7 +9,7 @@ finalizer comes first.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from ..errors import ConfigurationError
 from ..identity import Identity
@@ -43,6 +43,10 @@ class Demand(NamedTuple):
     def keep(self) -> Usage:
         """What stays charged when nobody can tell what became of the call."""
         return Usage(1, self.input_tokens, 0)
+
+
+Cost: TypeAlias = Callable[["Usage | None", "str | None", str], "int | None"]
+"""What a usage of a model costs at a service tier, in nano-dollars; None: unknown."""
 
 
 class Outcome(NamedTuple):
@@ -85,6 +89,7 @@ class Lease:
         "attempts",
         "because",
         "charges",
+        "cost",
         "demand",
         "granted",
         "id",
@@ -126,6 +131,7 @@ class Lease:
         self.attempts = 0
         self.renew_at = 0.0
         self.read: Callable[[Any], Usage | None] | None = None
+        self.cost: Cost | None = None
         self._reported: Usage | None = None
         self._spent_inside = False
         self._open = [True]

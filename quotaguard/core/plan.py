@@ -24,9 +24,8 @@ from ..events import (
 )
 from ..events import Settled as SettledEvent
 from ..policies import Fallback, Refuse, Wait
-from ..usage import Usage
 from .ask import Ask, Option
-from .lease import Lease, Outcome
+from .lease import Cost, Lease, Outcome
 from .ops import (
     Alone,
     Candidate,
@@ -283,7 +282,7 @@ def settle(
     outcome: Outcome,
     tell: Teller,
     later: Callable[[Op], None],
-    cost: Callable[[Usage | None, str | None, str], int | None] = lambda *_: None,
+    cost: Cost = lambda *_: None,
 ) -> Plan[None]:
     """Charge what was used. The caller holds the right to (`Lease.close`).
 
