@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from textwrap import shorten
 from typing import Literal
 
 from ..errors import ConfigurationError
@@ -159,7 +160,7 @@ class _Load:
             count("a first use")
             self.count = count
         except BaseException as error:  # noqa: BLE001  a Rust panic is no Exception
-            self.failure = f"{type(error).__name__}: {error}"[:300]
+            self.failure = _why(error)
         finally:
             self._done.set()
 
@@ -168,6 +169,18 @@ class _Load:
         if not self._done.is_set():
             self._done.wait(max(0.0, self._deadline - time.monotonic()))
         return self.count
+
+
+def _why(error: BaseException) -> str:
+    """An error with what it came from: a download fails with pages of retries about one cause."""
+    root = error
+    while True:
+        deeper = root.__cause__ or (None if root.__suppress_context__ else root.__context__)
+        if deeper is None:
+            break
+        root = deeper
+    names = [type(each).__name__ for each in ((error,) if root is error else (error, root))]
+    return shorten(": ".join([*names, str(root)]), 300)
 
 
 _engines: Engines | None = None

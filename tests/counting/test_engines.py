@@ -45,6 +45,20 @@ def test_the_fast_package_stands_in() -> None:
     assert "tiktoken: OSError: no table for o200k_base" in status.reason
 
 
+def test_a_failure_is_told_by_its_cause() -> None:
+    """A download that failed tells of one name that was not found, not of every attempt."""
+
+    def lost(encoding: str) -> Callable[[str], int]:
+        try:
+            raise TimeoutError(f"{encoding}: nobody answered")
+        except TimeoutError as error:
+            retries = "retry; " * 200
+            raise OSError(retries) from error
+
+    reason = Engines(loaders={"tiktoken": lost}).status("o200k_base").reason
+    assert reason == "tiktoken: OSError: TimeoutError: o200k_base: nobody answered"
+
+
 def test_without_tables_the_approximation_counts_and_says_what_would_help() -> None:
     """Never zero, and not silently."""
     found = Engines(loaders={"tiktoken": fails, "fast": fails})
