@@ -161,12 +161,12 @@ async def _acall(call: _Prepared) -> Any:
 
 def _run(guard: Engine, plan: Plan[None] | None) -> None:
     if plan is not None:
-        guard.run(plan)
+        guard.finish(plan)
 
 
 async def _arun(guard: Engine, plan: Plan[None] | None) -> None:
     if plan is not None:
-        await guard.arun(plan)
+        await guard.afinish(plan)
 
 
 def _generate(call: _Prepared) -> Generator[Any, Any, Any]:

@@ -278,6 +278,20 @@ class Engine:
             await self.arun_errands()
         return await adrive(plan, self.backend)
 
+    def finish(self, plan: Plan[None]) -> None:
+        """Carry out a settlement, blocking. It does not stand behind errands: where these are
+        interrupted it would be lost.
+        """
+        drive(plan, self.backend)
+
+    async def afinish(self, plan: Plan[None]) -> None:
+        """`finish`, awaiting."""
+        try:
+            await adrive(plan, self.backend)
+        except BaseException:
+            errands.ring(self)  # cancelled on the way, it is among the errands now
+            raise
+
     def abandon(self, lease: Lease, outcome: Callable[[], Outcome]) -> None:
         """Settle a lease soon, from a finalizer; the caller holds the right (`Lease.close`).
 

@@ -128,7 +128,7 @@ class Hold:
     ) -> None:
         self._scope.__exit__(kind, error, trace)
         if (plan := self.ending(error)) is not None:
-            self.guard.run(plan)
+            self.guard.finish(plan)
 
     async def __aexit__(
         self,
@@ -138,4 +138,4 @@ class Hold:
     ) -> None:
         self._scope.__exit__(kind, error, trace)
         if (plan := self.ending(error)) is not None:
-            await self.guard.arun(plan)
+            await self.guard.afinish(plan)

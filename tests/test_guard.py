@@ -200,6 +200,29 @@ def test_a_settle_is_said_again() -> None:
     assert [op.amounts for op in backend.asked if isinstance(op, Settle)] == [(3,), (3,)]
 
 
+def test_a_settle_is_not_lost_behind_errands() -> None:
+    """A task that is cancelled as its block ends is charged, also where somebody's errands wait."""
+    backend = Flaky()
+    guard = new_guard(backend)
+
+    async def main() -> None:
+        async def call() -> None:
+            async with guard.ahold(**HELD) as lease:
+                lease.record(input_tokens=3)
+                guard._later(Release("never-made"))  # somebody's errand waits
+                running.set_result(None)
+
+        running = asyncio.get_running_loop().create_future()
+        task = asyncio.ensure_future(call())
+        await running
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert (await guard.apeek(user="ann"))[0][2:4] == (CAPACITY - 3, 0)
+
+    asyncio.run(main())
+
+
 def test_errands_are_not_tried_for_ever() -> None:
     """While the ledger stays away each operation tries one of them, and none is lost."""
     backend = Flaky()

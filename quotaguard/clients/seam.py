@@ -262,13 +262,13 @@ class SyncSeam(_Seam):
                 result = super().request(cast_to, call.admitted(lease), *args, **kwargs)
             except BaseException as error:
                 if call.resumed is None and lease.close():
-                    guard.run(guard.settlement(lease, call.failed(lease, error)))
+                    guard.finish(guard.settlement(lease, call.failed(lease, error)))
                 raise
             finally:
                 _in_flight.set(before)
             outcome = call.finished(lease, result)
             if outcome is not None and lease.close():
-                guard.run(guard.settlement(lease, outcome))
+                guard.finish(guard.settlement(lease, outcome))
             return result
 
         def _prepare_request(self, request):
@@ -305,13 +305,13 @@ class AsyncSeam(_Seam):
                 raise
             except BaseException as error:
                 if call.resumed is None and lease.close():
-                    await guard.arun(guard.settlement(lease, call.failed(lease, error)))
+                    await guard.afinish(guard.settlement(lease, call.failed(lease, error)))
                 raise
             finally:
                 _in_flight.set(before)  # no reset: a finalizer runs in another context
             outcome = call.finished(lease, result)
             if outcome is not None and lease.close():
-                await guard.arun(guard.settlement(lease, outcome))
+                await guard.afinish(guard.settlement(lease, outcome))
             return result
 
         async def _prepare_request(self, request):

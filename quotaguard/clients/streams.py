@@ -170,13 +170,13 @@ class Meter:
         """Settle now, from the reader's own thread."""
         outcome = self.ending(complete=complete)
         if outcome is not None and self.lease.close():
-            self.guard.run(self.guard.settlement(self.lease, outcome))
+            self.guard.finish(self.guard.settlement(self.lease, outcome))
 
     async def asettle(self, *, complete: bool) -> None:
         """The same in a task."""
         outcome = self.ending(complete=complete)
         if outcome is not None and self.lease.close():
-            await self.guard.arun(self.guard.settlement(self.lease, outcome))
+            await self.guard.afinish(self.guard.settlement(self.lease, outcome))
 
     def cut(self) -> None:
         """Settle soon: the body was closed or dropped, perhaps by a finalizer."""

@@ -169,7 +169,7 @@ class Response:
             lease = self._reserved.pop()
             outcome = lease.outcome(None, self.failed)
             if lease.close():
-                await guard.arun(guard.settlement(lease, outcome))
+                await guard.afinish(guard.settlement(lease, outcome))
 
 
 def response_of(scope: Scope) -> Response:

@@ -35,7 +35,6 @@ def test_workers_admit_no_more_than_there_is_and_leave_nothing_open() -> None:
                 load.crowd(port, "/guarded/chat", 120, 32, user="ann", tier="narrow")
             )
             passed = load.admitted(answers)
-            assert len({a.body["worker"] for a in answers if a.status == 200}) == 2
             assert 0 < passed <= load.NARROW // load.COST
             (state,) = guard.peek(user="ann", tier="narrow")
             assert (state.left, state.held) == (load.NARROW - load.COST * passed, 0)
