@@ -4,14 +4,15 @@
 PYTHON ?= python3
 VENV   ?= .venv
 OLDEST ?= .venv-oldest
+FRAMES ?= .venv-frameworks
 ARGS   ?=
 PY     := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-oldest check format bench soak docs clean
+.PHONY: help demo test test-oldest test-frameworks check format bench soak docs clean
 
 help: ## list what there is to make
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.dev ## the quota stress test against a local fake provider; no key needed
 	$(PY) examples/demo.py
@@ -21,6 +22,9 @@ test: $(VENV)/.dev ## the test-suite, on the newest SDKs
 
 test-oldest: $(OLDEST)/.oldest ## the same test-suite, on the oldest SDKs supported
 	$(OLDEST)/bin/python -m pytest $(ARGS)
+
+test-frameworks: $(FRAMES)/.frameworks ## guarded clients inside LangChain, pydantic-ai and the like
+	$(FRAMES)/bin/python -m pytest tests/frameworks $(ARGS)
 
 check: $(VENV)/.dev ## format, lint, and types (quotaguard and tests/typing, by mypy and by pyright)
 	$(PY) -m ruff format --check
@@ -42,7 +46,7 @@ docs: $(VENV)/.docs ## the documentation, in build/docs; a warning or a dead lin
 	$(PY) -m sphinx --fail-on-warning --keep-going --quiet docs build/docs
 
 clean: ## remove what was built or cached, the virtual environments included
-	rm -rf $(VENV) $(OLDEST) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST) $(FRAMES) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # $(call install,VENV,WHAT): --group needs pip 25.1, and a new virtual environment has Python's own.
@@ -58,6 +62,9 @@ $(VENV)/.dev: pyproject.toml | $(VENV)/bin/pip
 
 $(OLDEST)/.oldest: pyproject.toml | $(OLDEST)/bin/pip
 	$(call install,$(OLDEST),--editable '.[all]' --group oldest)
+
+$(FRAMES)/.frameworks: pyproject.toml | $(FRAMES)/bin/pip
+	$(call install,$(FRAMES),--editable '.[all]' --group frameworks)
 
 $(VENV)/.docs: $(VENV)/.dev
 	$(call install,$(VENV),--group docs)
