@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from .admin import Administration
 from .backends import Backend, open_backend
 from .clock import Clock, SystemClock
-from .core.drive import adrive
 from .core.lease import Lease
 from .errors import ConfigurationError
 from .events import Hook, Teller
