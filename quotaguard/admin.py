@@ -196,7 +196,7 @@ class Administration(Engine):
         meant = [
             (owner, limit)
             for owner, limit in self.rules.all_buckets(tier, identity, scope)
-            if metric in (None, limit.metric)
+            if metric in (None, limit.metric) and not limit.in_flight
         ]
         if not meant:
             kind = "" if metric is None else f" on {metric.replace('_', ' ')}"
@@ -205,6 +205,10 @@ class Administration(Engine):
 
 
 def _metric(metric: str | None) -> str | None:
+    if metric == "concurrent":
+        raise ConfigurationError(
+            "slots of calls in flight come back when the calls end; they are not granted"
+        )
     if metric is not None and metric not in METRICS:
         raise ConfigurationError(f"unknown metric {metric!r}; known: {', '.join(METRICS)}")
     return metric

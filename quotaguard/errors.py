@@ -87,7 +87,8 @@ class QuotaExceeded(QuotaguardError):
         asked: the least amount of the metric that the request needs.
         left: what the bucket held when it was asked (negative: it is in debt).
         capacity: the most that the bucket can hold.
-        retry_after: seconds until the request would fit; ``math.inf`` if it never will.
+        retry_after: seconds until the request would fit; ``math.inf`` if it never will. Of calls in
+            flight: until the last lease that holds a slot ends; a call may end long before.
         model: the model that was asked for, or None.
     """
 
@@ -120,10 +121,13 @@ class QuotaExceeded(QuotaguardError):
         super().__init__(self._sentence() + note, **sdk)
 
     def _sentence(self) -> str:
+        again = f"try again in {_seconds(self.retry_after)}"
+        if self.metric == "slots":
+            again = f"try again when a call ends, or in {_seconds(self.retry_after)}"
         return (
             f"{self.who} is over the limit of {self.limit}: the request needs "
             f"{_amount(self.asked)} {self.metric}, {_amount(self.left)} of "
-            f"{_amount(self.capacity)} are left; try again in {_seconds(self.retry_after)}"
+            f"{_amount(self.capacity)} are left; {again}"
         )
 
     def as_dict(self) -> dict[str, Any]:

@@ -3,11 +3,13 @@
 Two kinds. A *bucket* refills continuously at ``amount / period`` and holds up to ``burst``
 (default: the amount). A *window* holds the amount and is filled up again at each calendar
 boundary of a time zone. Seconds, minutes and hours make buckets, days, weeks and months windows,
-unless the text says otherwise (``"10k tokens/rolling day"`` is a bucket).
+unless the text says otherwise (``"10k tokens/rolling day"`` is a bucket). A limit on calls in
+flight (``"5 concurrent"``) has no period: what a call takes comes back when it ends.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -48,6 +50,10 @@ def _usd(usage: Usage, _: str | None) -> float:
     return usage.nano_usd
 
 
+def _concurrent(_: Usage, __: str | None) -> float:
+    return 0.0  # of a call that ended; one in flight takes 1 (`quotaguard.rules`)
+
+
 METRICS: Mapping[str, Measure] = MappingProxyType(
     {
         "requests": _requests,
@@ -55,6 +61,7 @@ METRICS: Mapping[str, Measure] = MappingProxyType(
         "input_tokens": _input_tokens,
         "output_tokens": _output_tokens,
         "usd": _usd,
+        "concurrent": _concurrent,
     }
 )
 """Metric name -> how to measure a call. A new metric is one entry here."""
@@ -65,14 +72,16 @@ _MULTIPLIERS = {"": 1, "k": 1_000, "m": 1_000_000, "b": 1_000_000_000}
 _EXAMPLES = (
     "'10k tokens/day', '90k tokens/minute', '20 requests/minute', '100 tokens/second burst 10k', "
     "'10k tokens/rolling day', '1M tokens/day per org', '5k tokens/hour for gpt-4o*', "
-    "'10k tokens/day in Europe/Paris', '$5/day', '9M tokens/minute per global drawing 1%'"
+    "'10k tokens/day in Europe/Paris', '$5/day', '5 concurrent', "
+    "'9M tokens/minute per global drawing 1%'"
 )
 _NUMBER = r"(?:\d{1,3}(?:[,_]\d{3})+|\d+|(?=\.\d))(?:\.\d+)?\s*(?:[kmb]\b)?"
 _TEXT = re.compile(
-    rf"""\s*(?:\$\s*(?P<dollars>{_NUMBER})|(?P<amount>{_NUMBER})\s*(?P<metric>[a-z_]+(?:\s+tokens)?))
+    rf"""\s*(?:(?P<calls>{_NUMBER})\s*concurrent(?:\s+(?:calls|requests))?|(?:
+    \$\s*(?P<dollars>{_NUMBER})|(?P<amount>{_NUMBER})\s*(?P<metric>[a-z_]+(?:\s+tokens)?))
     \s*(?:/|\bper\b)\s*(?P<rolling>rolling\s+)?(?P<count>\d+(?:\.\d+)?)?\s*
     (?P<unit>seconds?|sec|s|minutes?|min|hours?|h|days?|d|weeks?|w|months?)
-    (?:\s+burst\s+(?P<burst>{_NUMBER}))?
+    (?:\s+burst\s+(?P<burst>{_NUMBER}))?)
     (?:\s+per\s+(?P<scope>user|org|global))?
     (?:\s+for\s+(?P<models>[^\s,]+(?:\s*,\s*[^\s,]+)*))?
     (?:\s+in\s+(?P<tz>\S+))?
@@ -96,7 +105,8 @@ class Limit:
     Attributes:
         amount: how much, in units of the metric (``usd``: US dollars); 0 blocks.
         metric: a key of `METRICS`.
-        period: seconds for a bucket; ``"day"``, ``"week"`` or ``"month"`` for a calendar window.
+        period: seconds for a bucket; ``"day"``, ``"week"`` or ``"month"`` for a calendar window;
+            infinite for ``concurrent``, and only there.
         burst: the most that a bucket holds (default: ``amount``); windows have none.
         scope: whose bucket: each ``"user"``, each ``"org"``, or one ``"global"`` bucket.
         models: only calls to models that match one of these shell patterns count; empty: all.
@@ -114,7 +124,7 @@ class Limit:
 
     amount: float
     metric: str
-    period: float | str
+    period: float | str = math.inf
     burst: float | None = None
     scope: Scope = "user"
     models: tuple[str, ...] = ()
@@ -127,8 +137,11 @@ class Limit:
     amount (or a user's tier) carries over what was used."""
     is_window: bool = field(init=False, repr=False, compare=False)
     """Whether it is filled up at calendar boundaries rather than continuously."""
+    in_flight: bool = field(init=False, repr=False, compare=False)
+    """Whether it counts calls in flight: what a call takes comes back when it is settled or its
+    lease ends, whatever was used."""
     rate: float = field(init=False, repr=False, compare=False)
-    """Units that come back per second; 0.0 for a window."""
+    """Units that come back per second; 0.0 for a window, and for calls in flight."""
     ceiling: float = field(init=False, repr=False, compare=False)
     """The most that the bucket can hold."""
     slack: float = field(init=False, repr=False, compare=False)
@@ -151,12 +164,15 @@ class Limit:
         scale = NANO if self.metric == "usd" else 1.0
         rate = 0.0 if window else self.amount * scale / float(self.period)
         ceiling = float(self.amount if self.burst is None else self.burst) * scale
-        parts = [self.metric, str(self.period) if window else f"{_digits(float(self.period))}s"]
+        parts = [self.metric]
+        if self.period != math.inf:
+            parts.append(str(self.period) if window else f"{_digits(float(self.period))}s")
         if window and self.tz != "UTC":
             parts.append(self.tz)
         parts += sorted(self.models)
         object.__setattr__(self, "id", "|".join(parts))
         object.__setattr__(self, "is_window", window)
+        object.__setattr__(self, "in_flight", self.metric == "concurrent")
         object.__setattr__(self, "rate", rate)
         object.__setattr__(self, "ceiling", ceiling)
         object.__setattr__(self, "slack", max(1e-6, ceiling * 1e-12, rate * _GRAIN))
@@ -171,20 +187,10 @@ class Limit:
             raise ConfigurationError(f"unknown metric {self.metric!r}; known: {', '.join(METRICS)}")
         if not _is_number(self.amount) or self.amount < 0:
             raise ConfigurationError(f"a limit's amount is a number >= 0, not {self.amount!r}")
-        if isinstance(self.period, str):
-            if self.period not in WINDOW_UNITS:
-                raise ConfigurationError(
-                    f"a window is one of {', '.join(WINDOW_UNITS)}, not {self.period!r}; "
-                    "give seconds for a bucket"
-                )
-            if self.burst is not None:
-                raise ConfigurationError(
-                    f"a calendar window ({self.period}) has no burst; "
-                    f"'rolling {self.period}' makes it a bucket"
-                )
-            zone(self.tz)
-        elif not _is_number(self.period) or self.period <= 0:
-            raise ConfigurationError(f"a period is a number of seconds > 0, not {self.period!r}")
+        if self.metric == "concurrent":
+            self._validate_in_flight()
+        else:
+            self._validate_period()
         if self.scope not in _SCOPES:
             raise ConfigurationError(f"a scope is user, org or global, not {self.scope!r}")
         if not isinstance(self.models, tuple) or not all(
@@ -203,6 +209,34 @@ class Limit:
                     f"weights are for limits on tokens; a limit on {self.metric} has none"
                 )
             object.__setattr__(self, "weights", Weights.of(self.weights))
+
+    def _validate_period(self) -> None:
+        if isinstance(self.period, str):
+            if self.period not in WINDOW_UNITS:
+                raise ConfigurationError(
+                    f"a window is one of {', '.join(WINDOW_UNITS)}, not {self.period!r}; "
+                    "give seconds for a bucket"
+                )
+            if self.burst is not None:
+                raise ConfigurationError(
+                    f"a calendar window ({self.period}) has no burst; "
+                    f"'rolling {self.period}' makes it a bucket"
+                )
+            zone(self.tz)
+        elif not _is_number(self.period) or self.period <= 0:
+            raise ConfigurationError(f"a period is a number of seconds > 0, not {self.period!r}")
+
+    def _validate_in_flight(self) -> None:
+        if self.period != math.inf or self.burst is not None:
+            raise ConfigurationError(
+                "calls in flight are counted, not refilled: '5 concurrent' has no period and no "
+                f"burst, not {self.period!r} and {self.burst!r}"
+            )
+        if self.on_expire == "keep_all":
+            raise ConfigurationError(
+                "the slot of a call whose holder died always comes back; on_expire='keep_all' is "
+                "for what it may have used"
+            )
 
     def _validate_burst(self) -> None:
         if self.burst is not None and (not _is_number(self.burst) or self.burst < 0):
@@ -245,6 +279,12 @@ class Limit:
         found = _TEXT.fullmatch(text) if isinstance(text, str) else None
         if found is None:
             raise ConfigurationError(f"cannot read the limit {text!r}; examples: {_EXAMPLES}")
+        scope = _SCOPES[(found["scope"] or "user").lower()]
+        models = tuple(re.split(r"\s*,\s*", found["models"])) if found["models"] else ()
+        if found["calls"]:
+            if found["tz"]:
+                raise ConfigurationError(f"only calendar windows have a time zone, not {text!r}")
+            return cls(_number(found["calls"]), "concurrent", scope=scope, models=models)
         unit = found["unit"].lower()
         unit = _UNIT_NAMES.get(unit, unit.removesuffix("s"))
         metric = re.sub(r"\s+", "_", (found["metric"] or "usd").lower())
@@ -258,8 +298,8 @@ class Limit:
             metric=metric,
             period=float(found["count"] or 1) * _SECONDS[unit] if rolling else unit,
             burst=_number(found["burst"]) if found["burst"] else None,
-            scope=_SCOPES[(found["scope"] or "user").lower()],
-            models=tuple(re.split(r"\s*,\s*", found["models"])) if found["models"] else (),
+            scope=scope,
+            models=models,
             tz=found["tz"] or "UTC",
             draw_ahead=_share(found["draw"]) if found["draw"] else 0.0,
         )
@@ -280,6 +320,8 @@ class Limit:
     def _written(self) -> str:
         if self.metric == "usd":
             text = f"${_digits(self.amount)}/{self._period_text()}"
+        elif self.period == math.inf:
+            text = f"{_short(self.amount)} concurrent"
         else:
             what = self.metric.replace("_", " ")
             text = f"{_short(self.amount)} {what}/{self._period_text()}"

@@ -178,7 +178,7 @@ class Rules:
         charges = []
         for limit in self._applying(tier, identity, model):
             measure = limit.measure
-            amount = measure(high, model)
+            amount = 1.0 if limit.in_flight else measure(high, model)
             # Something must be left even where all is a guess, or an empty bucket would admit it.
             needed = measure(least, model) or (1.0 if amount > 1.0 else amount)
             if untouched:

@@ -9,6 +9,9 @@ from quotaguard.limits import METRICS
 
 ZONES = ("UTC", "Europe/Paris", "America/New_York", "Asia/Tokyo", "Asia/Kathmandu", "Africa/Cairo")
 
+PERIODIC = sorted(METRICS.keys() - {"concurrent"})
+"""Metrics of what is used up in a time."""
+
 moments = st.floats(1.6e9, 2.1e9)
 """Seconds since the epoch, 2020 to 2036, to the last bit."""
 shares = st.integers(0, 10_000).map(lambda n: n / 10_000)
@@ -23,7 +26,7 @@ periods = st.sampled_from([1, 60, 3600, 86_400, 2, 0.5, 90, 7200, 2_592_000]) | 
 """Seconds."""
 models = st.text("abcdefghijklmnopqrstuvwxyz0123456789-._*?[]/:", min_size=1, max_size=20)
 
-buckets = st.builds(Limit, amounts, st.sampled_from(sorted(METRICS)), periods)
+buckets = st.builds(Limit, amounts, st.sampled_from(PERIODIC), periods)
 """Limits that refill continuously."""
 
 
@@ -32,7 +35,7 @@ def limits(draw: st.DrawFn) -> Limit:
     """Limits of either kind, with anything that their text can say."""
     shared = {
         "amount": draw(amounts),
-        "metric": draw(st.sampled_from(sorted(METRICS))),
+        "metric": draw(st.sampled_from(PERIODIC)),
         "scope": draw(st.sampled_from(["user", "org", "global"])),
         "models": tuple(draw(st.lists(models, max_size=3))),
     }

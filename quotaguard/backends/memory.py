@@ -8,33 +8,17 @@ from __future__ import annotations
 import math
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Iterable
 from itertools import count
-from typing import TYPE_CHECKING
 
 from ..clock import Clock, SystemClock
 from ..core import bucket
-from ..core.ledger import Held, Key, Ledger, State, keys_of
-from ..core.ops import (
-    Adjust,
-    Answer,
-    Decision,
-    Op,
-    Park,
-    Peek,
-    Queued,
-    Refusal,
-    Release,
-    Renew,
-    Reserve,
-    Settle,
-)
+from ..core.ledger import Held, Key, State
+from ..core.ops import Answer, Op, Park, Queued, Release, Reserve
 from ..limits import Limit
+from .bells import Bells
 from .line import Line
-
-if TYPE_CHECKING:
-    import asyncio
+from .places import MemoryPlaces
 
 REMEMBERED = 16_384
 """How many settled reservations, and how many expired ones, are remembered, so that repeating an
@@ -113,6 +97,8 @@ class MemoryStore:
                 return
 
     def due(self, now: float) -> Iterable[Held]:
+        if now < self.soonest:
+            return ()
         due: list[Held] = []
         self.soonest = math.inf
         for leases in self._leases.values():
@@ -185,29 +171,17 @@ class MemoryBackend:
         self._clock = clock or SystemClock()
         self._lock = threading.Lock()
         self._store = MemoryStore(self._clock.now())
-        self._ledger = Ledger(self._store)
-        self._line = Line()
+        self._places = MemoryPlaces()
+        self._bells = Bells(self._clock)
+        self._line = Line(self._store, self._places, self._bells.ring)
 
     def execute(self, op: Op) -> Answer:
         """Carry out one operation; only `Park` blocks."""
-        if isinstance(op, Park):
-            bell = threading.Event()
-            if self._listen(op, bell.set):
-                self._clock.wait(bell, op.seconds)
-            return None
-        return self._carry_out(op)
+        return self._bells.park(op) if isinstance(op, Park) else self._carry_out(op)
 
     async def aexecute(self, op: Op) -> Answer:
         """The same for a task; only `Park` suspends it."""
-        if isinstance(op, Park):
-            import asyncio  # whoever awaits has loaded it
-
-            bell = asyncio.Event()
-            loop = asyncio.get_running_loop()
-            if self._listen(op, lambda: _call_soon(loop, bell)):
-                await self._clock.wait_async(bell, op.seconds)
-            return None
-        return self._carry_out(op)
+        return await self._bells.apark(op) if isinstance(op, Park) else self._carry_out(op)
 
     def close(self) -> None:
         """Nothing to give back."""
@@ -227,80 +201,9 @@ class MemoryBackend:
         with self._lock:
             now = self._clock.now()
             self._store.sweep(now)
-            if now >= self._store.soonest or len(self._line):
-                freed = self._ledger.expire(now)
-                for dead in self._line.overdue(now):
-                    freed += self._line.leave(dead)
-                self._move_up(freed, now)
-            if type(op) is Reserve:
-                return self._reserve(op, now)
-            if type(op) is Settle:
-                settled = self._ledger.settle(op, now)
-                if settled.first and len(self._line):
-                    self._move_up(self._keys(op.id), now)
-                return settled
-            if type(op) is Renew:
-                return self._ledger.renew(op, now)
-            if type(op) is Release:
-                self._move_up([*self._line.leave(op.id), *self._ledger.release(op.id, now)], now)
-                return None
-            if type(op) is Peek:
-                return self._ledger.peek(op, now)
-            if type(op) is Adjust:
-                adjusted = self._ledger.adjust(op, now)
-                self._move_up([(owner, limit.id) for owner, limit, _ in op.changes], now)
-                return adjusted
-        raise TypeError(f"the memory backend does not know the operation {op!r}")
-
-    def _reserve(self, op: Reserve, now: float) -> Decision:
-        answer = self._ledger.reserve(op, now, self._line.ahead(op))
-        if isinstance(answer, Refusal):
-            seconds = answer.wait()
-            if 0.0 < op.patience >= seconds < math.inf:
-                self._line.join(op, answer, now)
-                return Queued(answer, min(seconds, max(0.0, self._store.next_expiry() - now)))
-        if len(self._line):
-            self._move_up(self._gone(op), now)
-        return answer
-
-    def _gone(self, op: Reserve) -> list[Key]:
-        """Whoever has its answer steps out of line; answers with the buckets that may have room
-        now: those whose line moved up, and those of the outer call that it replaced.
-        """
-        outer = self._keys(op.instead_of) if op.instead_of is not None else []
-        return self._line.leave(op.id) + outer
-
-    def _keys(self, id: str) -> list[Key]:
-        held = self._store.held(id)
-        return keys_of(held) if held is not None else []
-
-    def _move_up(self, keys: Iterable[Key], now: float) -> None:
-        """Buckets got something back, or lost somebody who waited: admit whom that lets in.
-
-        Whoever is first and still has no room is woken if it has to wait less than it was told.
-        """
-        keys = set(keys)
-        while (waiter := self._line.first(keys)) is not None:
-            answer = self._ledger.reserve(waiter.op, now, self._line.ahead(waiter.op))
-            if isinstance(answer, Refusal):
-                self._line.stand(waiter, answer)
-                keys.difference_update(waiter.needs)
-                if now + answer.wait() < waiter.due:
-                    waiter.ring()
-            else:
-                keys.update(self._gone(waiter.op))
-                waiter.ring()
-
-    def _listen(self, op: Park, ring: Callable[[], None]) -> bool:
-        """Whether there is something to wait for; if so ``ring`` is called when it comes."""
-        with self._lock:
-            waiter = self._line.get(op.id)
-            if waiter is None or waiter.rung:
-                return False
-            waiter.bell = ring
-            return True
-
-
-def _call_soon(loop: asyncio.AbstractEventLoop, bell: asyncio.Event) -> None:
-    with suppress(RuntimeError):  # its loop is closed: nobody listens any more
-        loop.call_soon_threadsafe(bell.set)
+            answer = self._line.carry_out(op, now)
+            if type(answer) is Queued:
+                self._bells.expect(op.id)  # type: ignore[union-attr]
+            elif len(self._bells) and type(op) in (Reserve, Release):
+                self._bells.forget(op.id)  # type: ignore[union-attr]
+            return answer

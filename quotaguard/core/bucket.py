@@ -1,8 +1,8 @@
-"""Token buckets and calendar windows as pure arithmetic.
+"""Token buckets, calendar windows and slots of calls in flight as pure arithmetic.
 
 A bucket's whole state is two floats: ``drained``, how far it is below full, and ``at``, when that
-was true (for a window: when the window began). What is full is ``(0, _)``, so a bucket that nobody
-uses needs no state. Drained above the ceiling is debt.
+was true (for a window: when the window began; for slots: when the last lease that holds one ends).
+What is full is ``(0, _)``, so a bucket that nobody uses needs no state. Drained above the ceiling is debt.
 
 The token bucket is the classic one, kept as its complement (drained = ceiling - level), as in the
 leaky bucket as a meter: https://en.wikipedia.org/wiki/Leaky_bucket#As_a_meter
@@ -19,6 +19,9 @@ from ..windows import window
 State: TypeAlias = tuple[float, float]
 """``drained`` and ``at``."""
 FULL: State = (0.0, 0.0)
+ANY_MOMENT = 1.0
+"""Seconds to say at least where nobody can know: those before will take the free slots, and give
+them back when they like."""
 
 
 def advance(limit: Limit, state: State | None, now: float) -> State:
@@ -29,6 +32,8 @@ def advance(limit: Limit, state: State | None, now: float) -> State:
     if limit.is_window:
         start = window(limit.period, limit.tz, now)[0]  # type: ignore[arg-type]
         return (drained, at) if drained > 0.0 and start <= at else (0.0, start)
+    if limit.in_flight:
+        return (drained, at) if drained > 0.0 and now < at else (0.0, now)
     if drained <= 0.0:
         return 0.0, now
     if now <= at:
@@ -55,7 +60,8 @@ def wait(
     limit: Limit, drained: float, at: float, least: float, now: float, ahead: float = 0.0
 ) -> float:
     """Seconds until ``least`` fits, if those in line before it draw ``ahead`` and nobody else draws
-    anything; infinite if it never will.
+    anything; infinite if it never will. Of slots: until the last lease that holds one ends, since
+    nobody knows when calls do.
     """
     if least > limit.ceiling + limit.slack:
         return math.inf
@@ -69,6 +75,8 @@ def wait(
             taken -= limit.ceiling  # those ahead use up the next window
             end = window(limit.period, limit.tz, end)[1]  # type: ignore[arg-type]
         return max(0.0, end - now)
+    if limit.in_flight:
+        return max(at - now, ANY_MOMENT)
     if limit.rate <= 0.0:
         return math.inf
     return excess / limit.rate + max(0.0, at - now)

@@ -152,7 +152,8 @@ class Ledger:
         marks: list[float] = []
         for key, limit, drained, at, amount in takes:
             if amount > 0.0:
-                self._store.put(key, limit, (drained + amount, at))
+                until = max(at, now + op.lease) if limit.in_flight else at
+                self._store.put(key, limit, (drained + amount, until))
             granted.append(amount)
             left.append(limit.ceiling - drained - amount)
             marks.append(at)
@@ -181,9 +182,9 @@ class Ledger:
         self._store.closed(held)
         return Settled(first=True, late=late, left=left)
 
-    def expire(self, now: float) -> list[Key]:
-        """End the leases that are due; answers with the buckets that got something back."""
-        refunded: list[Key] = []
+    def expire(self, now: float) -> list[Charge]:
+        """End the leases that are due; answers with what they were charged."""
+        refunded: list[Charge] = []
         for held in self._store.due(now):
             kept = tuple(
                 _kept(charge, granted)
@@ -192,7 +193,7 @@ class Ledger:
             self._charge(held, kept, now)
             held.status = "expired"
             self._store.closed(held)
-            refunded += keys_of(held)
+            refunded += held.charges
         return refunded
 
     def _charge(self, held: Held, amounts: tuple[float, ...], now: float) -> tuple[float, ...]:
@@ -201,17 +202,20 @@ class Ledger:
             raise ValueError(
                 f"{held.answer.id} charges {len(held.charges)} buckets, not {len(amounts)}"
             )
+        charges: list[float] = []
         left: list[float] = []
-        for charge, amount, charged, mark in zip(  # noqa: B905  # strict is slow, and checked above
+        for charge, used, charged, mark in zip(  # noqa: B905  # strict is slow, and checked above
             held.charges, amounts, held.charged, held.marks
         ):
             limit = charge.limit
+            amount = 0.0 if limit.in_flight else used
             key = (charge.owner, limit.id)
             drained, at = bucket.advance(limit, self._store.bucket(key), now)
             drained = bucket.correct(limit, drained, at, amount - charged, mark)
             self._store.put(key, limit, (drained, at))
+            charges.append(amount)
             left.append(limit.ceiling - drained)
-        held.charged = amounts
+        held.charged = tuple(charges)
         return tuple(left)
 
     def renew(self, op: Renew, now: float) -> bool:
@@ -220,16 +224,21 @@ class Ledger:
         if held is None or held.status != "open":
             return False
         held.expires = now + op.lease
+        for charge, charged in zip(held.charges, held.charged, strict=True):
+            if charge.limit.in_flight and charged > 0.0:
+                key = (charge.owner, charge.limit.id)
+                drained, at = bucket.advance(charge.limit, self._store.bucket(key), now)
+                self._store.put(key, charge.limit, (drained, max(at, held.expires)))
         self._store.hold(held, op.lease)
         return True
 
-    def release(self, id: str, now: float) -> list[Key]:
-        """Give an open reservation back in full; answers with its buckets."""
+    def release(self, id: str, now: float) -> tuple[Charge, ...]:
+        """Give an open reservation back in full; answers with what it was charged."""
         held = self._store.held(id)
         if held is None or held.status != "open":
-            return []
+            return ()
         self.settle(Settle(id, (0.0,) * len(held.charges)), now)
-        return keys_of(held)
+        return held.charges
 
     def adjust(self, op: Adjust, now: float) -> Adjusted:
         """Give to buckets or take from them, once."""
@@ -241,7 +250,7 @@ class Ledger:
         for owner, limit, amount in op.changes:
             key = (owner, limit.id)
             drained, at = bucket.advance(limit, self._store.bucket(key), now)
-            gift = min(amount, drained)
+            gift = 0.0 if limit.in_flight else min(amount, drained)
             if gift != 0.0:
                 self._store.put(key, limit, (drained - gift, at))
             given.append(gift)
@@ -271,9 +280,9 @@ class Ledger:
         return tuple(states)
 
 
-def keys_of(held: Held) -> list[Key]:
-    """The buckets of a reservation."""
-    return [(charge.owner, charge.limit.id) for charge in held.charges]
+def key_of(charge: Charge) -> Key:
+    """The bucket that is charged."""
+    return charge.owner, charge.limit.id
 
 
 def _kept(charge: Charge, granted: float) -> float:

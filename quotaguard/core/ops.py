@@ -112,7 +112,7 @@ class Change(NamedTuple):
     limit: Limit
     amount: float
     """Never more than makes the bucket full; `FILL`: just that. Negative: what is taken away, if
-    need be into debt."""
+    need be into debt. Slots of calls in flight come back with the calls: none is given or taken."""
 
 
 FILL = math.inf
@@ -162,7 +162,8 @@ class Shortfall(NamedTuple):
     charge: Charge
     left: float
     wait: float
-    """Seconds until it would have; infinite if it never will."""
+    """Seconds until it would have; infinite if it never will. Of calls in flight: until the last
+    lease that holds a slot ends, if it is not renewed; one may end any moment."""
 
 
 class Reservation(NamedTuple):
@@ -189,6 +190,13 @@ class Refusal(NamedTuple):
         wait among its buckets.
         """
         return self.binding().wait
+
+    def at_least(self) -> float:
+        """The same if calls in flight ended at once, as any of them may."""
+        return min(
+            max(0.0 if s.charge.limit.in_flight and s.wait < math.inf else s.wait for s in short)
+            for short in self.shortfalls
+        )
 
     def binding(self) -> Shortfall:
         """The bucket that takes longest, for the candidate that fits first."""

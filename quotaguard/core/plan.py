@@ -130,7 +130,7 @@ def _tried(ask: Ask, line: _Standing, tell: Teller) -> Plan[Lease]:
             return _admitted(ask, options, decision, line.seconds(), tell)
         assert isinstance(decision, Refusal)  # who won't wait is not queued
         refusal = decision
-        if isinstance(policy, Wait) and ask.observing and refusal.wait() <= policy.max_seconds:
+        if isinstance(policy, Wait) and ask.observing and refusal.at_least() <= policy.max_seconds:
             return _delayed(ask, refusal, line, tell)
         if isinstance(policy, Refuse):
             break
@@ -261,13 +261,16 @@ def refused(ask: Ask, refusal: Refusal) -> QuotaExceeded:
     return kind(
         who=whose(short.charge.owner),
         limit=limit.text,
-        metric="US dollars" if limit.metric == "usd" else limit.metric.replace("_", " "),
+        metric=_UNITS.get(limit.metric) or limit.metric.replace("_", " "),
         asked=min(short.charge.least, short.charge.amount) / limit.scale,
         left=short.left / limit.scale,
         capacity=limit.ceiling / limit.scale,
         retry_after=short.wait,
         model=ask.model,
     )
+
+
+_UNITS = {"usd": "US dollars", "concurrent": "slots"}
 
 
 def whose(owner: Owner) -> str:

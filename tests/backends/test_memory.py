@@ -78,9 +78,11 @@ def test_who_runs_out_of_patience_makes_way() -> None:
     backend.execute(reserve("a", (60, PER_DAY, ALICE)))
     large = reserve("large", (50, PER_DAY, ALICE), patience=1e6)
     line_up(backend, clock, large)
-    bell = line_up(backend, clock, reserve("small", (30, PER_DAY, ALICE), patience=1e6))
+    small = reserve("small", (30, PER_DAY, ALICE), patience=1e6)
+    bell = line_up(backend, clock, small)
     assert isinstance(backend.execute(large._replace(patience=0.0)), Refusal)
     assert bell.is_set()
+    backend.execute(small)
     assert backend.open_reservations == 2
 
 
