@@ -2,8 +2,8 @@
 
 A bucket's whole state is two floats: ``drained``, how far it is below full, and ``at``, when that
 was true (for a window: when the window began; for slots: when the last lease that holds one ends).
-What is full is ``(0, _)``, so a bucket that nobody uses needs no state. Drained above the ceiling is
-debt.
+What is full is ``(0, _)``, so a bucket that nobody uses needs no state. Drained above the ceiling
+is debt.
 
 The token bucket is the classic one, kept as its complement (drained = ceiling - level), as in the
 leaky bucket as a meter: https://en.wikipedia.org/wiki/Leaky_bucket#As_a_meter
