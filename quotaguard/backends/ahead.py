@@ -116,8 +116,9 @@ class DrawAhead:
     @staticmethod
     def _renewing(call: Call, op: Renew) -> Plan[bool]:
         alive = True
-        for part in call.parts:
-            alive &= yield Renew(part.chunk.id, op.lease)
+        for chunk in call.chunks:
+            if chunk is not None:
+                alive &= yield Renew(chunk.id, op.lease)
         if call.rest:
             alive &= yield op
         return alive
@@ -132,11 +133,11 @@ class DrawAhead:
                 if not held or asked.candidates[0].charges:
                     decision = yield asked
             except BaseException:
-                self._stock.untake(held.values())
+                self._stock.untake(held)
                 raise
             if isinstance(decision, Reservation):
                 return self._stock.admitted(op, decision, held)
-            self._stock.untake(held.values())
+            self._stock.untake(held)
             refusal = decision.refusal if isinstance(decision, Queued) else decision
             chunks = self._stock.held_back(refusal, self._now())
             for chunk in chunks:

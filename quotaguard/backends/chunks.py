@@ -6,6 +6,7 @@ Whoever changes them holds the lock of the `quotaguard.backends.stock.Stock` tha
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from ..core.ops import Owner, Reservation
 from ..limits import Limit
@@ -114,27 +115,18 @@ class Chunk:
         return now - self.served_at > after or self.free(now) <= 0.0
 
 
-class Part:
-    """What one call took of a chunk, for the charge of that index."""
-
-    __slots__ = ("chunk", "index", "taken")
-
-    def __init__(self, index: int, chunk: Chunk, taken: float) -> None:
-        self.index = index
-        self.chunk = chunk
-        self.taken = taken
-
-
 class Call:
     """A call that was served from chunks, at least in part."""
 
-    __slots__ = ("answer", "parts", "rest")
+    __slots__ = ("answer", "chunks", "rest", "taken")
 
-    def __init__(self, answer: Reservation, parts: list[Part], rest: tuple[int, ...]) -> None:
+    def __init__(self, answer: Reservation, chunks: Sequence[Chunk | None]) -> None:
         self.answer = answer
-        self.parts = parts
-        self.rest = rest
-        """The indexes of the charges that the ledger holds."""
+        self.chunks = chunks
+        """For each charge where it was taken from; None: the ledger holds it."""
+        self.taken: Sequence[float] = answer.granted
+        self.rest = [index for index, chunk in enumerate(chunks) if chunk is None]
+        """The charges that the ledger holds."""
 
 
 def _served_until(limit: Limit, now: float) -> float:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from queue import SimpleQueue
+from typing import TypeAlias
 
 from ..core.ledger import Key
 from ..core.ops import Candidate, Charge, Refusal, Reservation, Reserve, Settle, Settled
-from .chunks import Bucket, Call, Chunk, Part
+from .chunks import Bucket, Call, Chunk
 
 IDLE = 1.0
 """Seconds without a call after which a chunk goes back, and a bucket counts as cold."""
 MOST_REMEMBERED = 65_536
+
+
+Taken: TypeAlias = dict[Key, tuple[Chunk, float]]
+"""What a call that is not admitted yet took, and of which chunk."""
 
 
 class Stock:
@@ -47,31 +52,35 @@ class Stock:
                 if bucket is None or (chunk := bucket.chunk) is None or amount > chunk.free(now):
                     return None
                 chunks.append(chunk)
-            parts, left = [], []
-            for index, chunk in enumerate(chunks):
-                amount = charges[index].amount
-                chunk.take(amount, now)
-                parts.append(Part(index, chunk, amount))
-                left.append(chunk.left)
-            granted = tuple([charge.amount for charge in charges])
+            left = []
+            for chunk, charge in zip(chunks, charges):  # noqa: B905  # strict is slow
+                chunk.used = used = chunk.used + charge[2]
+                chunk.calls += 1
+                chunk.served_at = now
+                left.append(chunk.bucket.left + chunk.amount - used)
+            granted = tuple([charge[2] for charge in charges])
             answer = Reservation(op.id, 0, granted, tuple(left))
-            self._remember(Call(answer, parts, ()))
+            self._remember(Call(answer, chunks))
             return answer
 
     def settled(self, call: Call, op: Settle, rest: Settled | None = None) -> Settled:
         """Charge a call's chunks what it used; ``rest``: what the ledger said of other buckets."""
         amounts = op.amounts or call.answer.granted
-        left = dict(zip(call.rest, rest.left if rest is not None else (), strict=False))
+        told = iter(rest.left if rest is not None else ())
+        left: list[float | None] = []
         with self._lock:
             if self._calls.pop(op.id, None) is None:
                 return Settled(first=False, late=False, left=())
-            for part in call.parts:
-                self._give(part, amounts[part.index])
-                left[part.index] = part.chunk.left
-        lefts = tuple([left[i] for i in sorted(left)]) if len(left) == len(amounts) else ()
-        return Settled(True, rest is not None and rest.late, lefts)
+            for chunk, taken, amount in zip(call.chunks, call.taken, amounts):  # noqa: B905
+                if chunk is None:
+                    left.append(next(told, None))
+                else:
+                    self._give(chunk, amount - taken)
+                    left.append(chunk.left)
+        lefts = () if None in left else tuple(left)
+        return Settled(True, rest is not None and rest.late, lefts)  # type: ignore[arg-type]
 
-    def strip(self, op: Reserve, now: float) -> tuple[Reserve, dict[Key, Part]]:
+    def strip(self, op: Reserve, now: float) -> tuple[Reserve, Taken]:
         """Take from chunks what all candidates charge to their buckets; the rest is to be asked."""
         wanted: dict[Key, float] = {}
         for candidate in op.candidates:
@@ -79,15 +88,15 @@ class Stock:
                 if charge.limit.draw_ahead:
                     key = key_of(charge)
                     wanted[key] = max(wanted.get(key, 0.0), charge.amount)
-        held: dict[Key, Part] = {}
+        held: Taken = {}
         with self._lock:
             outer = self._calls.get(op.instead_of or "")
-            freed = {part.chunk: part.taken for part in outer.parts} if outer is not None else {}
+            freed = dict(zip(outer.chunks, outer.taken, strict=True)) if outer is not None else {}
             for key, amount in wanted.items():
                 chunk = self._chunk(key)
                 if chunk is not None and amount <= chunk.free(now) + freed.get(chunk, 0.0):
                     chunk.take(amount, now)
-                    held[key] = Part(0, chunk, amount)
+                    held[key] = chunk, amount
         if not held:
             return op, held
         candidates = tuple(
@@ -96,41 +105,44 @@ class Stock:
         )
         return op._replace(candidates=candidates), held
 
-    def untake(self, held: Iterable[Part]) -> None:
-        """Nothing came of calls: what they took is free again."""
+    def untake(self, held: Taken) -> None:
+        """Nothing came of a call: what it took is free again."""
         with self._lock:
-            for part in held:
-                self._give(part, 0.0)
+            for chunk, taken in held.values():
+                self._give(chunk, -taken)
 
-    def admitted(self, op: Reserve, made: Reservation, held: dict[Key, Part]) -> Reservation:
+    def admitted(self, op: Reserve, made: Reservation, held: Taken) -> Reservation:
         """One answer of what was taken here and what was granted there."""
-        granted, left, parts, rest = [], [], [], []
+        granted: list[float] = []
+        left: list[float] = []
+        chunks: list[Chunk | None] = []
         told = iter(zip(made.granted, made.left, strict=True))
         with self._lock:
-            for index, charge in enumerate(op.candidates[made.choice].charges):
+            for charge in op.candidates[made.choice].charges:
                 key = key_of(charge)
-                part = held.pop(key, None)
-                if part is None:
+                chunk, taken = held.pop(key, (None, 0.0))
+                if chunk is None:
                     amount, remaining = next(told)
-                    rest.append(index)
                     if key in self._buckets:
                         self._buckets[key].left = remaining
                 else:
-                    chunk, amount = part.chunk, charge.amount
-                    chunk.used += amount - part.taken
-                    parts.append(Part(index, chunk, amount))
+                    amount = charge.amount
+                    chunk.used += amount - taken
                     remaining = chunk.left
+                chunks.append(chunk)
                 granted.append(amount)
                 left.append(remaining)
-            for part in held.values():  # of candidates that were not chosen
-                self._give(part, 0.0)
+            for chunk, taken in held.values():  # of candidates that were not chosen
+                self._give(chunk, -taken)
             outer = self._calls.get(op.instead_of or "")
-            for part in outer.parts if outer is not None else ():
-                part.chunk.used -= part.taken
-                part.taken = 0.0
+            if outer is not None:
+                for chunk, taken in zip(outer.chunks, outer.taken, strict=True):
+                    if chunk is not None:
+                        chunk.used -= taken
+                outer.taken = (0.0,) * len(outer.taken)
             answer = made._replace(granted=tuple(granted), left=tuple(left))
-            if parts:
-                self._remember(Call(answer, parts, tuple(rest)))
+            if any(chunks):
+                self._remember(Call(answer, chunks))
         return answer
 
     # -- chunks ----------------------------------------------------------------------------------
@@ -185,7 +197,7 @@ class Stock:
     def finished(self, chunk: Chunk) -> None:
         """The ledger was told of a retired chunk; if that is not all, it will be once more."""
         with self._lock:
-            self._give(Part(0, chunk, 0.0), 0.0)
+            self._give(chunk, 0.0)
 
     def give_up(self) -> None:
         """Retire all chunks, whether or not their calls are settled."""
@@ -211,10 +223,9 @@ class Stock:
         self.spent.put(chunk)
         self._ring()
 
-    def _give(self, part: Part, amount: float) -> None:
-        """A call is over with its part of a chunk."""
-        chunk = part.chunk
-        chunk.used += amount - part.taken
+    def _give(self, chunk: Chunk, change: float) -> None:
+        """A call is over with its part of a chunk, which is charged that much more or less."""
+        chunk.used += change
         chunk.calls -= 1
         if chunk.retired and not chunk.calls and not chunk.settled:
             self.give_back(chunk)

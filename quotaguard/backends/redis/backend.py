@@ -81,6 +81,8 @@ class RedisBackend:
             raise ConfigurationError(f"backend_timeout is seconds > 0, not {backend_timeout!r}")
         self._place = place(target)
         self._prefix = prefix
+        self._everything = None if self._place.cluster else f"{prefix}:leases".encode()
+        """The one shard that there is without a cluster."""
         self._scope = scope
         self._clock = clock or SystemClock()
         self._own_clock = not isinstance(self._clock, SystemClock)
@@ -182,11 +184,10 @@ class RedisBackend:
         looked at, and nothing for reservations that cannot exist.
         """
         if isinstance(op, Reserve):
-            owners = frozenset(c.owner for each in op.candidates for c in each.charges)
-            shard = self._one_shard(owners)
+            shard = self._everything or self._one_shard(_owners(op))
             self._sent.reserving(op, shard)
             if op.patience > 0.0:
-                self._bells.expect(op.id, frozenset(map(wire.owner_name, owners)))
+                self._bells.expect(op.id, frozenset(map(wire.owner_name, _owners(op))))
             else:
                 self._bells.forget(op.id)
             return [Call(op, shard)]
@@ -204,19 +205,14 @@ class RedisBackend:
                 self._sent.settling(op.id)
             elif isinstance(op, Release):
                 self._bells.forget(op.id)
-            found = self._shard(_EVERYBODY)
-            if self._place.cluster:
-                known = self._sent.shard(op.id)
-                if known is None:
-                    return []
-                found = known
-            return [Call(op, found)]
+            found = self._everything or self._sent.shard(op.id)
+            return [Call(op, found)] if found is not None else []
         raise TypeError(f"the redis backend does not know the operation {op!r}")
 
     def _shard(self, owner: Owner) -> bytes:
-        """The key that stands for all that is in an owner's slot; without a cluster, for all."""
-        if not self._place.cluster:
-            return f"{self._prefix}:leases".encode()
+        """The key that stands for all that is in an owner's slot."""
+        if self._everything is not None:
+            return self._everything
         if self._scope == "global":
             tag: Owner = _EVERYBODY
         elif owner[0] == "user" and owner[1] and self._scope == "org":
@@ -250,6 +246,10 @@ class RedisBackend:
 
     def __repr__(self) -> str:
         return f"<RedisBackend {self._place}>"
+
+
+def _owners(op: Reserve) -> frozenset[Owner]:
+    return frozenset(charge.owner for each in op.candidates for charge in each.charges)
 
 
 def _decision(op: Reserve, answer: Decision, expiry: float) -> Decision:

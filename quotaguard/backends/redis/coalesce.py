@@ -6,9 +6,10 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Generator, Iterator
+from contextlib import closing, suppress
 from itertools import groupby
-from typing import Any
+from typing import Any, TypeAlias
 
 from ...clock import Clock
 from ...errors import BackendError
@@ -26,6 +27,11 @@ ATTEMPT, PAUSE = 0.45, 0.02
 """The parts of the time allowed that one attempt may take, and the pause before the second one."""
 
 
+Step: TypeAlias = "tuple[tuple[bytes, ...], list[bytes]] | float"
+"""The keys and arguments to send, or seconds to pause."""
+Steps: TypeAlias = Generator[Step, "list[bytes]", None]
+
+
 class Link:
     """What the blocking and the awaiting side share."""
 
@@ -35,6 +41,46 @@ class Link:
         self.attempt = timeout * ATTEMPT
         self.exchange = Exchange(clock, sent, 2 * self.attempt)
         self.breaker = Breaker()
+
+    def exchanging(self, calls: list[Call], deadline: float) -> Steps:
+        """The plan of having calls of one shard answered: it yields what to send, or seconds to
+        pause, and is sent replies or thrown what failed. However it ends, all have their answer.
+        """
+        refused = self.breaker.refusal()
+        if refused is not None:
+            self.refused(calls, refused)
+            return
+        try:
+            batch = self.exchange.batch(calls)
+            shard, arguments = next(batch)
+            with suppress(StopIteration):
+                while True:
+                    replies = yield from self._insisting(shard, arguments, deadline)
+                    shard, arguments = batch.send(replies)
+            self.breaker.succeeded()
+        except FAILURES as error:
+            self.failed(calls, error)
+        finally:
+            self.interrupted(calls)
+
+    @staticmethod
+    def interrupted(calls: list[Call]) -> None:
+        """Whoever sends and is interrupted leaves nobody waiting."""
+        for call in calls:
+            if not call.done:
+                call.finish(error=BackendError("what sent it was interrupted before the answer"))
+
+    def _insisting(
+        self, shard: bytes, arguments: list[bytes], deadline: float
+    ) -> Generator[Step, list[bytes], list[bytes]]:
+        """Send, and once more if that may help."""
+        while True:
+            try:
+                return (yield self.keys(shard), arguments)
+            except FAILURES as error:
+                if not worth_another(error) or deadline - time.monotonic() < self.attempt:
+                    raise
+                yield self.timeout * PAUSE
 
     def keys(self, shard: bytes) -> tuple[bytes, ...]:
         """What to tell the server that the script uses.
@@ -70,6 +116,9 @@ class Link:
 
 def shards(calls: list[Call]) -> Iterator[list[Call]]:
     """Those of one shard together, in order, not too many at once."""
+    if len(calls) == 1:
+        yield calls
+        return
     if calls and calls[0].shard != calls[-1].shard:
         calls = sorted(calls, key=lambda call: call.shard)
     for _, group in groupby(calls, key=lambda call: call.shard):
@@ -108,36 +157,27 @@ class Combiner:
             for group in shards([call for call in calls if not call.done]):
                 self._exchange(group, deadline)
         finally:
-            for call in calls:  # an interrupted thread leaves nobody waiting
-                if not call.done:
-                    call.finish(error=BackendError("the thread that sent it was interrupted"))
+            self._link.interrupted(calls)
 
     def _exchange(self, calls: list[Call], deadline: float) -> None:
-        link = self._link
-        try:
-            link.breaker.check()
-            steps = link.exchange.batch(calls)
-            key, arguments = next(steps)
+        steps = self._link.exchanging(calls, deadline)
+        with suppress(StopIteration), closing(steps):
+            step = next(steps)
             while True:
-                key, arguments = steps.send(self._ask(key, arguments, deadline))
-        except StopIteration:
-            link.breaker.succeeded()
-        except BackendError as error:
-            link.refused(calls, error)
-        except FAILURES as error:
-            link.failed(calls, error)
+                try:
+                    replies = self._take(step)
+                except FAILURES as error:
+                    step = steps.throw(error)
+                else:
+                    step = steps.send(replies)
 
-    def _ask(self, shard: bytes, arguments: list[bytes], deadline: float) -> list[bytes]:
-        while True:
-            try:
-                if self._client is None:
-                    self._client = self._link.place.client(self._link.attempt)
-                return script.call(self._client, self._link.keys(shard), arguments)
-            except FAILURES as error:
-                left = deadline - time.monotonic()
-                if not worth_another(error) or left < self._link.attempt:
-                    raise
-                time.sleep(self._link.timeout * PAUSE)
+    def _take(self, step: Step) -> list[bytes]:
+        if isinstance(step, float):
+            time.sleep(step)
+            return []
+        if self._client is None:
+            self._client = self._link.place.client(self._link.attempt)
+        return script.call(self._client, *step)
 
     def close(self) -> None:
         """Close the connection."""
@@ -193,35 +233,24 @@ class Turns:
             self._flush()
 
     async def _exchange(self, calls: list[Call]) -> None:
-        link = self._link
-        deadline = calls[0].since + link.timeout
-        try:
-            link.breaker.check()
-            steps = link.exchange.batch(calls)
-            key, arguments = next(steps)
+        deadline = calls[0].since + self._link.timeout
+        steps = self._link.exchanging(calls, deadline)
+        with suppress(StopIteration), closing(steps):
+            step = next(steps)
             while True:
-                key, arguments = steps.send(await self._ask(key, arguments, deadline))
-        except StopIteration:
-            link.breaker.succeeded()
-        except BackendError as error:
-            link.refused(calls, error)
-        except FAILURES as error:
-            link.failed(calls, error)
-        finally:
-            for call in calls:
-                if not call.done:
-                    call.finish(error=BackendError("the event loop ended before the answer came"))
+                try:
+                    replies = await self._take(step, deadline)
+                except FAILURES as error:
+                    step = steps.throw(error)
+                else:
+                    step = steps.send(replies)
 
-    async def _ask(self, shard: bytes, arguments: list[bytes], deadline: float) -> list[bytes]:
-        while True:
-            try:
-                asking = script.acall(self._client, self._link.keys(shard), arguments)
-                return await asyncio.wait_for(asking, deadline - time.monotonic())
-            except FAILURES as error:
-                left = deadline - time.monotonic()
-                if not worth_another(error) or left < self._link.attempt:
-                    raise
-                await asyncio.sleep(self._link.timeout * PAUSE)
+    async def _take(self, step: Step, deadline: float) -> list[bytes]:
+        if isinstance(step, float):
+            await asyncio.sleep(step)
+            return []
+        asking = script.acall(self._client, *step)
+        return await asyncio.wait_for(asking, deadline - time.monotonic())
 
     async def _until_the_loop_ends(self) -> AsyncGenerator[None, None]:
         """What `asyncio.run` closes at its end, as it does every async generator left open: so the

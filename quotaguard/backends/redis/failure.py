@@ -72,17 +72,18 @@ class Breaker:
         self._pause = _FIRST_PAUSE
         self._retry_at = 0.0
 
-    def check(self) -> None:
-        """Pass, or raise the error that opened the breaker."""
+    def refusal(self) -> BackendError | None:
+        """Why nobody is to be asked now; None if it may be tried."""
         if self._error is None:
-            return
+            return None
         with self._lock:
             if self._error is None:
-                return
+                return None
             left = self._retry_at - time.monotonic()
             if left > 0.0:
-                raise BackendError(f"{self._error} (next attempt in {left:.1f} s)")
+                return BackendError(f"{self._error} (next attempt in {left:.1f} s)")
             self._retry_at += self._pause - left  # this one is the probe
+            return None
 
     def failed(self, error: BackendError) -> None:
         """Redis did not answer."""

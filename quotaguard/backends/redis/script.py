@@ -43,11 +43,22 @@ def sha() -> str:
 
 def call(client: Any, keys: tuple[bytes, ...], arguments: list[bytes]) -> list[bytes]:
     """Run the script; a server that does not know it yet is sent its text."""
+    connection = getattr(client, "connection", None)
     rest = len(keys), *keys, *arguments
     try:
-        return client.execute_command("EVALSHA", sha(), *rest, NEVER_DECODE=True)  # type: ignore[no-any-return]
+        return _ask(client, connection, "EVALSHA", sha(), *rest)
     except NoScriptError:
-        return client.execute_command("EVAL", text(), *rest, NEVER_DECODE=True)  # type: ignore[no-any-return]
+        return _ask(client, connection, "EVAL", text(), *rest)
+
+
+def _ask(client: Any, connection: Any, *command: Any) -> list[bytes]:
+    """Send a command over a client's only connection, if it has just one: what else a client does
+    for a call (retries, callbacks, a lock) takes a third of its time and is not needed here.
+    """
+    if connection is None:
+        return client.execute_command(*command, NEVER_DECODE=True)  # type: ignore[no-any-return]
+    connection.send_command(*command)
+    return connection.read_response(disable_decoding=True)  # type: ignore[no-any-return]
 
 
 async def acall(client: Any, keys: tuple[bytes, ...], arguments: list[bytes]) -> list[bytes]:
