@@ -11,7 +11,8 @@ from .engine import Engine
 from .errors import ConfigurationError
 from .events import Adjusted as AdjustedEvent
 from .identity import NOBODY, Identity, name
-from .limits import METRICS, Limit, Scope
+from .limits import Limit, Scope
+from .metrics import METRICS
 
 _TOO_MUCH = 1e300
 

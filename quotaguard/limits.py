@@ -10,92 +10,21 @@ flight (``"5 concurrent"``) has no period: what a call takes comes back when it 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from decimal import Decimal
-from types import MappingProxyType
 from typing import Any, Literal
 
 from .errors import ConfigurationError
+from .grammar import SCOPES, digits, read, written
+from .metrics import METRICS
 from .models import matches
-from .usage import NANO, Usage
+from .usage import NANO
 from .weights import Measure, Weights
 from .windows import UNITS as WINDOW_UNITS
 from .windows import zone
 
 Scope = Literal["user", "org", "global"]
 OnExpire = Literal["keep_input", "keep_all", "return_all"]
-
-
-def _requests(usage: Usage, _: str | None) -> float:
-    return usage.requests
-
-
-def _tokens(usage: Usage, _: str | None) -> float:
-    return usage.input_tokens + usage.output_tokens
-
-
-def _input_tokens(usage: Usage, _: str | None) -> float:
-    return usage.input_tokens
-
-
-def _output_tokens(usage: Usage, _: str | None) -> float:
-    return usage.output_tokens
-
-
-def _usd(usage: Usage, _: str | None) -> float:
-    if usage.nano_usd is None:
-        raise ValueError(f"the cost of {usage!r} was not asked for")
-    return usage.nano_usd
-
-
-def _concurrent(_: Usage, __: str | None) -> float:
-    return 0.0  # of a call that ended; one in flight takes 1 (`quotaguard.rules`)
-
-
-METRICS: Mapping[str, Measure] = MappingProxyType(
-    {
-        "requests": _requests,
-        "tokens": _tokens,
-        "input_tokens": _input_tokens,
-        "output_tokens": _output_tokens,
-        "usd": _usd,
-        "concurrent": _concurrent,
-    }
-)
-"""Metric name -> how to measure a call. A new metric is one entry here."""
-
-_SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400, "week": 604800, "month": 2592000}
-_SCOPES: dict[str, Scope] = {"user": "user", "org": "org", "global": "global"}
-_MULTIPLIERS = {"": 1, "k": 1_000, "m": 1_000_000, "b": 1_000_000_000}
-_EXAMPLES = (
-    "'10k tokens/day', '90k tokens/minute', '20 requests/minute', '100 tokens/second burst 10k', "
-    "'10k tokens/rolling day', '1M tokens/day per org', '5k tokens/hour for gpt-4o*', "
-    "'10k tokens/day in Europe/Paris', '$5/day', '5 concurrent', "
-    "'9M tokens/minute per global drawing 1%'"
-)
-_NUMBER = r"(?:\d{1,3}(?:[,_]\d{3})+|\d+|(?=\.\d))(?:\.\d+)?\s*(?:[kmb]\b)?"
-_TEXT = re.compile(
-    rf"""\s*(?:(?P<calls>{_NUMBER})\s*concurrent(?:\s+(?:calls|requests))?|(?:
-    \$\s*(?P<dollars>{_NUMBER})|(?P<amount>{_NUMBER})\s*(?P<metric>[a-z_]+(?:\s+tokens)?))
-    \s*(?:/|\bper\b)\s*(?P<rolling>rolling\s+)?(?P<count>\d+(?:\.\d+)?)?\s*
-    (?P<unit>seconds?|sec|s|minutes?|min|hours?|h|days?|d|weeks?|w|months?)
-    (?:\s+burst\s+(?P<burst>{_NUMBER}))?)
-    (?:\s+per\s+(?P<scope>user|org|global))?
-    (?:\s+for\s+(?P<models>[^\s,]+(?:\s*,\s*[^\s,]+)*))?
-    (?:\s+in\s+(?P<tz>\S+))?
-    (?:\s+drawing\s+(?P<draw>{_NUMBER}|\d+(?:\.\d+)?\s*%))?\s*""",
-    re.VERBOSE | re.IGNORECASE,
-)
-_UNIT_NAMES = {
-    "sec": "second",
-    "s": "second",
-    "min": "minute",
-    "h": "hour",
-    "d": "day",
-    "w": "week",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +95,7 @@ class Limit:
         ceiling = float(self.amount if self.burst is None else self.burst) * scale
         parts = [self.metric]
         if self.period != math.inf:
-            parts.append(str(self.period) if window else f"{_digits(float(self.period))}s")
+            parts.append(str(self.period) if window else f"{digits(float(self.period))}s")
         if window and self.tz != "UTC":
             parts.append(self.tz)
         parts += sorted(self.models)
@@ -180,7 +109,7 @@ class Limit:
         plain = METRICS[self.metric]
         measure = plain if self.weights is None else self.weights.measure(self.metric)
         object.__setattr__(self, "measure", measure)
-        object.__setattr__(self, "text", self._written())
+        object.__setattr__(self, "text", written(self))
 
     def _validate(self) -> None:
         if self.metric not in METRICS:
@@ -191,7 +120,7 @@ class Limit:
             self._validate_in_flight()
         else:
             self._validate_period()
-        if self.scope not in _SCOPES:
+        if self.scope not in SCOPES:
             raise ConfigurationError(f"a scope is user, org or global, not {self.scope!r}")
         if not isinstance(self.models, tuple) or not all(
             isinstance(m, str) and m for m in self.models
@@ -276,33 +205,7 @@ class Limit:
             return text
         if isinstance(text, Mapping):
             return cls._from_mapping(text)
-        found = _TEXT.fullmatch(text) if isinstance(text, str) else None
-        if found is None:
-            raise ConfigurationError(f"cannot read the limit {text!r}; examples: {_EXAMPLES}")
-        scope = _SCOPES[(found["scope"] or "user").lower()]
-        models = tuple(re.split(r"\s*,\s*", found["models"])) if found["models"] else ()
-        if found["calls"]:
-            if found["tz"]:
-                raise ConfigurationError(f"only calendar windows have a time zone, not {text!r}")
-            return cls(_number(found["calls"]), "concurrent", scope=scope, models=models)
-        unit = found["unit"].lower()
-        unit = _UNIT_NAMES.get(unit, unit.removesuffix("s"))
-        metric = re.sub(r"\s+", "_", (found["metric"] or "usd").lower())
-        if metric in ("request", "token"):
-            metric += "s"
-        rolling = found["rolling"] or found["count"] or unit not in WINDOW_UNITS
-        if found["tz"] and rolling:
-            raise ConfigurationError(f"only calendar windows have a time zone, not {text!r}")
-        return cls(
-            amount=_number(found["dollars"] or found["amount"]),
-            metric=metric,
-            period=float(found["count"] or 1) * _SECONDS[unit] if rolling else unit,
-            burst=_number(found["burst"]) if found["burst"] else None,
-            scope=scope,
-            models=models,
-            tz=found["tz"] or "UTC",
-            draw_ahead=_share(found["draw"]) if found["draw"] else 0.0,
-        )
+        return cls(**read(text))
 
     @classmethod
     def _from_mapping(cls, said: Mapping[str, Any]) -> Limit:
@@ -317,39 +220,6 @@ class Limit:
     def __str__(self) -> str:
         return self.text
 
-    def _written(self) -> str:
-        if self.metric == "usd":
-            text = f"${_digits(self.amount)}/{self._period_text()}"
-        elif self.period == math.inf:
-            text = f"{_short(self.amount)} concurrent"
-        else:
-            what = self.metric.replace("_", " ")
-            text = f"{_short(self.amount)} {what}/{self._period_text()}"
-        if self.burst is not None:
-            text += f" burst {_short(self.burst)}"
-        if self.scope != "user":
-            text += f" per {self.scope}"
-        if self.models:
-            text += f" for {','.join(self.models)}"
-        if self.is_window and self.tz != "UTC":
-            text += f" in {self.tz}"
-        if self.draw_ahead:
-            ahead = self.draw_ahead
-            percent = f"{(Decimal(repr(ahead)) * 100).normalize():f}%"
-            text += f" drawing {_short(ahead) if ahead >= 1 else percent}"
-        return text
-
-    def _period_text(self) -> str:
-        if isinstance(self.period, str):
-            return self.period
-        for unit, seconds in reversed(_SECONDS.items()):
-            if self.period % seconds == 0:
-                count = self.period / seconds
-                if count > 1:
-                    return f"{_digits(count)} {unit}s"
-                return f"rolling {unit}" if unit in WINDOW_UNITS else unit
-        return f"{_digits(self.period)} seconds"
-
 
 _GRAIN = 2.0**-22  # seconds between two doubles near today's time since the epoch
 _BESIDE = frozenset({"on_expire", "weights"})  # what the string form has no words for
@@ -362,28 +232,3 @@ def _is_number(value: object) -> bool:
         and value == value
         and value != float("inf")
     )
-
-
-def _number(text: str) -> float:
-    text = text.replace("_", "").replace(",", "").replace(" ", "").lower()
-    digits = text.rstrip("kmb")
-    return float(digits) * _MULTIPLIERS[text[len(digits) :]]
-
-
-def _share(text: str) -> float:
-    """A number, or a percentage as a fraction."""
-    return float(Decimal(text[:-1].strip()) / 100) if text.endswith("%") else _number(text)
-
-
-def _short(value: float) -> str:
-    """A round thousand or million with its letter, anything else as it is."""
-    for letter in ("b", "m", "k"):
-        size = _MULTIPLIERS[letter]
-        if value >= size and value % (size / 10) == 0:
-            return _digits(value / size) + (letter if letter == "k" else letter.upper())
-    return _digits(value)
-
-
-def _digits(value: float) -> str:
-    """A number in full, without an exponent."""
-    return f"{Decimal(repr(value)).normalize():f}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from quotaguard import Limit
-from quotaguard.limits import METRICS
+from quotaguard.metrics import METRICS
 
 ZONES = ("UTC", "Europe/Paris", "America/New_York", "Asia/Tokyo", "Asia/Kathmandu", "Africa/Cairo")
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 
 from quotaguard import ConfigurationError, Limit, Usage
-from quotaguard.limits import METRICS
+from quotaguard.metrics import METRICS
 from quotaguard.models import matches
 from tests.strategies import limits
 
