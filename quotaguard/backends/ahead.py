@@ -58,6 +58,11 @@ class DrawAhead:
         self._numbers = count()
         self._stock = Stock(self._pulse.ring)
 
+    @property
+    def shared(self) -> bool:
+        """Whether other processes use it too."""
+        return getattr(self._backend, "shared", False)
+
     def execute(self, op: Op) -> Answer:
         """Carry out one operation, from what was drawn if that is enough."""
         answer = self._at_once(op)

@@ -36,8 +36,6 @@ ALICE, BOB = ("user", "", "alice"), ("user", "", "bob")
 class TestMemory(BackendContract):
     """Every promise of a backend."""
 
-    shares = False
-
     def make_backend(self, clock: FakeClock) -> MemoryBackend:
         """Books of its own for each test."""
         return MemoryBackend(clock)

@@ -24,6 +24,5 @@ class BackendContract(Admission, Settling, Leases, Lines, Adjusting, Summaries):
     """What `quotaguard.backends.Backend` promises, as tests.
 
     Override ``make_backend(clock)``; ``advance(seconds)`` and ``now()`` if the time is a server's;
-    set ``keeps_line = False`` if waiters are not served first come, first served, and
-    ``shares = False`` if the backend is of one process.
+    set ``keeps_line = False`` if waiters are not served first come, first served.
     """

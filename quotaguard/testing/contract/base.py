@@ -48,6 +48,8 @@ class Contract:
     """What the parts of `BackendContract` share."""
 
     clock: FakeClock
+    shared: bool
+    """Whether the backend says that other processes use it too."""
 
     def make_backend(self, clock: FakeClock) -> Backend:
         """A new backend with empty books. Override it.
@@ -77,6 +79,7 @@ class Contract:
     def run(self, plan: Plan[None], mode: str) -> None:
         """Carry a test out over a new backend."""
         backend = self.make_backend(self.clock)
+        self.shared = getattr(backend, "shared", False)
         try:
             if mode == "sync":
                 drive(plan, backend)

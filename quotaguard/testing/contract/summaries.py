@@ -23,15 +23,12 @@ def known(name: str = "a") -> Plan[dict[int, float]]:
 
 
 class Summaries(Contract):
-    """Summaries add up, fade, and take no harm."""
-
-    shares = True
-    """Whether the backend has ``shared = True``; if it is of one process, set it to False."""
+    """Summaries add up, fade, and take no harm; in backends with ``shared = True``."""
 
     @both
     def test_summaries_add_up(self) -> Plan[None]:
         """Each answer is what all have added; those of other names stay as they are."""
-        if not self.shares:
+        if not self.shared:
             return
         same((yield merge({3: 2.0, -300: 0.5})), Merged(({3: 2.0, -300: 0.5},)))
         same((yield merge({3: 1.0, 4: 1.0})), Merged(({3: 3.0, -300: 0.5, 4: 1.0},)))
@@ -46,7 +43,7 @@ class Summaries(Contract):
     @both
     def test_old_weights_fade(self) -> Plan[None]:
         """Beyond the most that a summary may weigh all of it is halved, and small weights go."""
-        if not self.shares:
+        if not self.shared:
             return
         yield merge({1: 99.0, 2: 0.03})
         same((yield merge({3: 3.0})), Merged(({1: 49.5, 3: 1.5},)))
@@ -55,7 +52,7 @@ class Summaries(Contract):
     @both
     def test_what_is_no_weight_is_left_out(self) -> Plan[None]:
         """It spoils nothing for the others."""
-        if not self.shares:
+        if not self.shared:
             return
         yield merge({1: 1.0})
         bad = {1: math.nan, 2: -1.0, 3: 0.0, 5: 1.0}
