@@ -44,6 +44,9 @@ if TYPE_CHECKING:
     from .clients.patch import Patch, patch
     from .config import load_guard, reload_guard
     from .decorator import token_limited
+    from .entries import Entry
+    from .journal import Journal
+    from .report import Report
 
 __all__ = [
     "Adjustment",
@@ -53,12 +56,14 @@ __all__ = [
     "BackendError",
     "BucketState",
     "ConfigurationError",
+    "Entry",
     "Fallback",
     "Guard",
     "GuardedAnthropic",
     "GuardedAzureOpenAI",
     "GuardedOpenAI",
     "Identity",
+    "Journal",
     "Lease",
     "Limit",
     "ModelNotAllowed",
@@ -70,6 +75,7 @@ __all__ = [
     "QuotaguardError",
     "Receipt",
     "Refuse",
+    "Report",
     "RequestTooLarge",
     "Tier",
     "UnmeteredEndpoint",
@@ -88,10 +94,13 @@ _LAZY = {
     "AsyncGuardedAnthropic": "clients.anthropic",
     "AsyncGuardedAzureOpenAI": "clients.openai",
     "AsyncGuardedOpenAI": "clients.openai",
+    "Entry": "entries",
     "GuardedAnthropic": "clients.anthropic",
     "GuardedAzureOpenAI": "clients.openai",
     "GuardedOpenAI": "clients.openai",
+    "Journal": "journal",
     "Patch": "clients.patch",
+    "Report": "report",
     "patch": "clients.patch",
     "load_guard": "config",
     "reload_guard": "config",

@@ -216,7 +216,8 @@ class Engine:
         lease = yield from admit(ask, self.clock.now, self.tell, self._later)
         lease.read = usage_of
         lease.cost = self.prices.cost
-        lease.renew_at = self.clock.now() + self._lease_seconds / 2
+        lease.began = self.clock.now()
+        lease.renew_at = lease.began + self._lease_seconds / 2
         if outer is not None:
             outer.spent_inside()
         receipts.note(lease)

@@ -77,11 +77,13 @@ class Refused(Event):
     Attributes:
         estimated: what it was estimated to use.
         enforced: False if the guard only observes, so that the call goes all the same.
+        waited: seconds that it stood in line.
     """
 
     error: QuotaguardError
     estimated: Usage
     enforced: bool = True
+    waited: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +118,7 @@ class Settled(Event):
             ``"refused"``, ``"delayed"`` or ``"downgraded"``; None: nothing.
         left: the limits that were charged, each with the share of its bucket that is left: 1.0 of a
             full one, negative in debt.
+        began: when it was admitted, in seconds since the epoch.
     """
 
     served: str | None
@@ -127,6 +130,7 @@ class Settled(Event):
     in_full: int | None = None
     observed: str | None = None
     left: tuple[tuple[str, float], ...] = ()
+    began: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

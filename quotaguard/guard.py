@@ -8,7 +8,7 @@ from queue import SimpleQueue
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .admin import Administration
+from .accounts import Accounts
 from .backends import Backend, open_backend
 from .clock import Clock, SystemClock
 from .core.lease import Lease
@@ -26,6 +26,7 @@ from .tiers import Tier, thresholds
 if TYPE_CHECKING:  # counting is a third of what importing this package would take
     from .counting import Factor
     from .estimator import Estimation, ReserveOutput
+    from .journal import Journal, Place
 
 C = TypeVar("C")
 
@@ -37,7 +38,7 @@ OUTPUT_GUESS = 512
 """Tokens assumed for an answer of which nothing is known; soft, so that it refuses nothing."""
 
 
-class Guard(Administration):
+class Guard(Accounts):
     """Limits, tiers and the ledger that keeps them.
 
     Args:
@@ -76,7 +77,9 @@ class Guard(Administration):
             or None for the default tier. It sees the user's own name.
         tier_seconds: how long its answer holds.
         identity_hash: a secret (bytes) to hash users' names with (HMAC-SHA256), or a callable: then
-            only the hash appears in keys, events, errors and logs.
+            only the hash appears in keys, events, errors, logs and the journal.
+        journal: where an entry for each call is kept, for `report`: a path of a file of JSON lines,
+            ``"sqlite:///usage.db"``, ``"memory://"``, a callable, or a `quotaguard.Journal`.
 
     Raises:
         ConfigurationError: an argument is wrong; the message names it and what would be right.
@@ -108,6 +111,7 @@ class Guard(Administration):
         tier_of: TierOf | None = None,
         tier_seconds: float = 60.0,
         identity_hash: bytes | Callable[[str], str] | None = None,
+        journal: Place | Journal | None = None,
     ) -> None:
         self.clock = _clock(clock)
         self.prices = Prices(prices, unknown_price, self.clock.now)
@@ -120,6 +124,7 @@ class Guard(Administration):
         )
         self._lease_seconds = _positive(lease_seconds, "lease_seconds")
         self.tell = Teller(hooks)
+        self.journal = self._journaling(journal)
         self.strict = strict
         self.count_unmetered = count_unmetered
         self.ask_for_usage = ask_for_usage
@@ -251,15 +256,17 @@ class Guard(Administration):
         return wrap(client, self, user=user, tier=tier, org=org)
 
     def close(self) -> None:
-        """Settle what was left behind, share what was learnt, and close the backend."""
+        """Settle what was left behind, share what was learnt, close the backend and the journal."""
         self.run_errands()
         self._sharing.run_errands()
+        self._close_journal()
         self.backend.close()
 
     async def aclose(self) -> None:
         """`close`, from a task."""
         await self.arun_errands()
         await self.arun(self._sharing.exchange())
+        self._close_journal()
         closing = getattr(self.backend, "aclose", None)
         if closing is None:
             self.backend.close()

@@ -21,6 +21,7 @@ from quotaguard import (
 )
 from quotaguard.events import Admitted, Event, FellBack, Refused, Settled, Teller, Waited, Waiting
 from quotaguard.testing import FakeClock
+from quotaguard.testing.clock import START
 
 ALICE = Identity("alice", None, "pro")
 
@@ -57,6 +58,7 @@ def test_the_story_of_a_call() -> None:
         Usage(1, 40, 0),
         False,
         left=(("100 tokens/minute for large", 0.6),),
+        began=START,
     )
 
 

@@ -78,6 +78,7 @@ class Lease:
         after: what each charged bucket had left when it was last seen.
         used: what the call was charged for, once settled; None: as reserved, or not settled yet.
         attempts: HTTP requests made for it (the SDK's own retries included).
+        began: when it was admitted, in seconds since the epoch.
     """
 
     __slots__ = (
@@ -88,6 +89,7 @@ class Lease:
         "after",
         "attempts",
         "because",
+        "began",
         "charges",
         "cost",
         "demand",
@@ -129,6 +131,7 @@ class Lease:
         self.after = left
         self.used: Usage | None = None
         self.attempts = 0
+        self.began = 0.0
         self.renew_at = 0.0
         self.read: Callable[[Any], Usage | None] | None = None
         self.cost: Cost | None = None

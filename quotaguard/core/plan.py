@@ -76,7 +76,7 @@ def admit(
             raise
         return _unlimited(ask, line)
     except (QuotaExceeded, ModelNotAllowed) as error:
-        tell_refused(ask, error, tell)
+        tell_refused(ask, error, tell, line.seconds())
         if not ask.observing:
             raise
         lease = _unlimited(ask, line)
@@ -158,13 +158,15 @@ def _delayed(ask: Ask, refusal: Refusal, line: _Standing, tell: Teller) -> Lease
     return lease
 
 
-def tell_refused(ask: Ask, error: QuotaExceeded | ModelNotAllowed, tell: Teller) -> None:
+def tell_refused(
+    ask: Ask, error: QuotaExceeded | ModelNotAllowed, tell: Teller, waited: float
+) -> None:
     """Tell of a refusal, with what the call was estimated to use and to cost."""
     if tell:
         demand = ask.first().demand
         cost = ask.cost(demand.high, ask.model, demand.service)
         estimated = demand.high._replace(nano_usd=cost)
-        tell(Refused(ask.id, ask.identity, ask.model, error, estimated, not ask.observing))
+        tell(Refused(ask.id, ask.identity, ask.model, error, estimated, not ask.observing, waited))
 
 
 def _ask(
@@ -303,30 +305,45 @@ def settle(
     except BackendError as error:
         later(op)
         tell(BackendFailed(lease.id, lease.identity, lease.requested, "queued", str(error)))
+    except GeneratorExit:  # perhaps in a finalizer, where hooks may not take their locks
+        later(op)
+        raise
     except BaseException:
         later(op)  # cancelled on the way: whether it arrived or not, saying it again is harmless
+        _tell_settled(lease, outcome, late, tell, cost)
         raise
+    _tell_settled(lease, outcome, late, tell, cost)
+
+
+def _tell_settled(
+    lease: Lease,
+    outcome: Outcome,
+    late: bool,
+    tell: Teller,
+    cost: Callable[[Usage | None, str | None, str], int | None],
+) -> None:
     lease.used = outcome.used
-    if tell:
-        service = lease.demand.service
-        reserved = lease.reserved
-        price = cost(reserved, lease.model, service)
-        tell(
-            SettledEvent(
-                lease.id,
-                lease.identity,
-                lease.requested,
-                lease.model,
-                reserved._replace(nano_usd=price),
-                outcome.used,
-                late,
-                lease.because,
-                lease.waited,
-                cost(outcome.used or reserved, lease.requested, service),
-                lease.observed,
-                lease.shares,
-            )
+    if not tell:
+        return
+    service = lease.demand.service
+    reserved = lease.reserved
+    tell(
+        SettledEvent(
+            lease.id,
+            lease.identity,
+            lease.requested,
+            lease.model,
+            reserved._replace(nano_usd=cost(reserved, lease.model, service)),
+            outcome.used,
+            late,
+            lease.because,
+            lease.waited,
+            cost(outcome.used or reserved, lease.requested, service),
+            lease.observed,
+            lease.shares,
+            lease.began,
         )
+    )
 
 
 def renew(lease: Lease, seconds: float) -> Plan[None]:

@@ -1,0 +1,74 @@
+"""What a guard's calls added up to: its journal, and reports of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from .admin import Administration
+from .errors import ConfigurationError
+
+if TYPE_CHECKING:  # most guards keep no journal
+    from .journal import Journal, Place
+    from .report import Period, Report
+
+
+class Accounts(Administration):
+    """The part of `quotaguard.Guard` that is about what was."""
+
+    journal: Journal | None
+    """Where an entry for each call is kept."""
+    _own_journal: bool
+
+    def _journaling(self, to: Place | Journal | None) -> Journal | None:
+        """The journal, told of everything from now on."""
+        self._own_journal = False
+        if to is None:
+            return None
+        from .journal import Journal
+
+        self._own_journal = not isinstance(to, Journal)
+        journal = to if isinstance(to, Journal) else Journal(to)
+        self.tell.add(journal.listening(self.clock.now))
+        return journal
+
+    def _close_journal(self) -> None:
+        """Write what is not written yet; a journal that others may use stays open."""
+        if self.journal is not None:
+            if self._own_journal:
+                self.journal.close()
+            else:
+                self.journal.flush()
+
+    def report(
+        self,
+        period: Period = "day",
+        by: str | Sequence[str] = ("user", "model"),
+        *,
+        tz: str = "UTC",
+    ) -> Report:
+        """Calls, tokens, cost, refusals and what limits saved, from the journal.
+
+        A call belongs to the period in which it was over.
+
+        Args:
+            period: the current ``"day"``, ``"week"`` or ``"month"``, ``"all"``, or a pair of start
+                and end: seconds since the epoch, dates, datetimes, or None for no end.
+            by: any of ``"user"``, ``"org"``, ``"tier"``, ``"model"`` (that served), ``"requested"``
+                (the model asked for), ``"day"`` and ``"hour"``.
+            tz: the IANA time zone of days, weeks and months.
+
+        Raises:
+            ConfigurationError: an argument is wrong, or there is no journal that can be read.
+            BackendError: the journal could not be read.
+        """
+        from .report import period_of, report
+
+        if self.journal is None:
+            raise ConfigurationError(
+                "a report needs a journal: Guard(journal='usage.jsonl'), "
+                "'sqlite:///usage.db' or 'memory://'"
+            )
+        start, end = period_of(period, tz, self.clock.now())
+        entries = self.journal.entries(start, end)
+        return report(entries, by, start=start, end=end, tz=tz)
