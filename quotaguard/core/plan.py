@@ -320,7 +320,7 @@ def _tell_settled(
     outcome: Outcome,
     late: bool,
     tell: Teller,
-    cost: Callable[[Usage | None, str | None, str], int | None],
+    cost: Cost,
 ) -> None:
     lease.used = outcome.used
     if not tell:
