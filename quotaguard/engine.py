@@ -216,6 +216,7 @@ class Engine:
         lease = yield from admit(ask, self.clock.now, self.tell, self._later)
         lease.read = usage_of
         lease.cost = self.prices.cost
+        lease.in_money = self.rules.in_money(tier)
         lease.began = self.clock.now()
         lease.renew_at = lease.began + self._lease_seconds / 2
         if outer is not None:
@@ -251,10 +252,9 @@ class Engine:
         if used is not None:
             if outcome.reported:
                 self.estimator.learn(lease.identity.user, lease.model, lease.demand, used)
-            in_money = any(charge.limit.metric == "usd" for charge in lease.charges)
-            if in_money or self.tell:
+            if lease.in_money or self.tell:
                 cost = self.prices.cost(used, lease.model, lease.demand.service)
-                if cost is None and in_money:
+                if cost is None and lease.in_money:
                     outcome = AS_RESERVED  # its price is gone since it was admitted
                 else:
                     outcome = outcome._replace(used=used._replace(nano_usd=cost))

@@ -109,6 +109,10 @@ class Rules:
         self._compiled[id(tier)] = found
         return found
 
+    def in_money(self, tier: Tier) -> bool:
+        """Whether calls of the tier come under a limit on money."""
+        return self._applied(tier).usd
+
     def _limits_of(self, tier: Tier, identity: Identity) -> list[Limit]:
         """The limits that some call of an identity comes under."""
         limits = self._applied(tier).limits
@@ -170,7 +174,7 @@ class Rules:
             PriceUnknown: a limit on money applies, and the model has no price.
         """
         high, keep = demand.high, demand.keep
-        if self._applied(tier).usd:
+        if self.in_money(tier):
             price = self._prices.of(model, demand.service)
             high = high._replace(nano_usd=price.nano_usd(high))
             keep = keep._replace(nano_usd=price.nano_usd(keep))

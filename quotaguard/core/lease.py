@@ -74,6 +74,8 @@ class Lease:
         via: the policy that another model serves it by.
         observed: what would have been done with it, were the guard not only observing.
         demand: what was estimated for ``model``.
+        cost: what usage costs, by the guard's prices.
+        in_money: whether a limit on money is charged.
         waited: seconds that the call stood in line.
         after: what each charged bucket had left when it was last seen.
         used: what the call was charged for, once settled; None: as reserved, or not settled yet.
@@ -96,6 +98,7 @@ class Lease:
         "granted",
         "id",
         "identity",
+        "in_money",
         "model",
         "observed",
         "read",
@@ -135,6 +138,7 @@ class Lease:
         self.renew_at = 0.0
         self.read: Callable[[Any], Usage | None] | None = None
         self.cost: Cost | None = None
+        self.in_money = False
         self._reported: Usage | None = None
         self._spent_inside = False
         self._open = [True]
