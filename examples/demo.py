@@ -116,6 +116,14 @@ PARTS = (
         ("house-large answered", "house-small answered", "nothing was sent"),
     ),
     Part(
+        "many_processes",
+        "Many processes, one quota",
+        "Four processes race for the tokens of one user, over a ledger that they share.",
+        "Not one call too many, and none too few. What a killed process held comes back by itself, "
+        "when its lease ends.",
+        ("The ledger is a", "100 in all, 1,000 tokens", "holds 300", "900 are left"),
+    ),
+    Part(
         "fastapi_app",
         "A web server",
         "POST /v1/chat for everybody, by FastAPI: users are known by their keys, and each has a "

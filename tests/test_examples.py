@@ -102,6 +102,17 @@ def test_a_downgrade_reaches_the_provider(capsys: pytest.CaptureFixture[str]) ->
     assert "asked for: gpt-4o, gpt-4o-mini, gpt-4o." in shown_by("downgrade", capsys)
 
 
+def test_without_a_redis_server_a_file_does(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says so, and shows the same."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    shown = shown_by("many_processes", capsys)
+    assert "There is no redis-server here; the ledger is a SQLite file." in shown
+    assert "100 in all, 1,000 tokens" in shown
+    assert "900 are left" in shown
+
+
 def test_make_demo_tells_the_whole_story() -> None:
     """All parts show what they say; a log file gets plain text, without escape sequences."""
     root = EXAMPLES.parent
