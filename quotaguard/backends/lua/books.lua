@@ -58,10 +58,15 @@ local function owner_of(name)
   return o
 end
 
+local lifetime, lifetime_text -- most of a batch live equally long
+
 local function milliseconds(ttl)
-  ttl = ttl + grace
-  if ttl > LONGEST_TTL then ttl = LONGEST_TTL end
-  return string.format('%.0f', math.max(1, math.ceil(ttl * 1000)))
+  if ttl ~= lifetime then
+    lifetime = ttl
+    ttl = math.min(ttl + grace, LONGEST_TTL)
+    lifetime_text = string.format('%.0f', math.max(1, math.ceil(ttl * 1000)))
+  end
+  return lifetime_text
 end
 
 local function write_owner(name, o)

@@ -24,12 +24,12 @@ local function record_of(id)
   end
   local status, expires, size, at = read(RECORD, value)
   r = { status = status, expires = expires, answer = string.sub(value, at, at + size - 1),
-    raw = '', charges = {}, dirty = false }
+    charges = {}, dirty = false }
   at = at + size
   local count = (#value - at + 1) / (HELD_SIZE + CHARGE_SIZE)
   if count > 0 then
-    r.raw = string.sub(value, at + count * HELD_SIZE)
-    r.charges = read_charges(r.raw, 1, count)
+    r.raw, r.raw_at = value, at + count * HELD_SIZE
+    r.charges = read_charges(value, r.raw_at, count)
     for i = 1, count do
       local c = r.charges[i]
       c[CHARGED], c[MARK] = read('<dd', value, at + (i - 1) * HELD_SIZE)
@@ -52,12 +52,17 @@ local function write_record(id, r)
     held[2 * i - 1], held[2 * i] = r.charges[i][CHARGED], r.charges[i][MARK]
   end
   local ttl = math.max(r.expires - now, 0) + math.max(DAY, r.longest or 0)
-  call('SET', base .. '/' .. id, value .. pack_all(held) .. r.raw, 'PX', milliseconds(ttl))
+  local raw = string.sub(r.raw, r.raw_at, r.raw_at + #r.charges * CHARGE_SIZE - 1)
+  value = value .. pack_all(held) .. raw
+  call('SET', base .. '/' .. id, value, 'PX', milliseconds(ttl))
   return ttl
 end
 
+local ending, ending_text
+
 local function open_lease(id, ends)
-  added[#added + 1] = string.format('%.17g', ends)
+  if ends ~= ending then ending, ending_text = ends, string.format('%.17g', ends) end
+  added[#added + 1] = ending_text
   added[#added + 1] = id
 end
 

@@ -32,7 +32,7 @@ local function try(charges, replaced)
   return short
 end
 
-local function admit(id, choice, charges, raw, passed, lease)
+local function admit(id, choice, charges, raw, raw_at, passed, lease)
   local count = #charges
   local said = { choice - 1, count }
   local expires = now + lease
@@ -54,7 +54,7 @@ local function admit(id, choice, charges, raw, passed, lease)
   for i = 1, #passed do said[#said + 1] = passed[i] end
   local answer = 'A' .. pack_all(said)
   records[id] = { status = 'o', expires = expires, answer = answer, charges = charges, raw = raw,
-    longest = longest, dirty = true }
+    raw_at = raw_at, longest = longest, dirty = true }
   open_lease(id, expires)
   return answer
 end
@@ -76,12 +76,12 @@ local function reserve(id, op)
   local lease, patience, count, instead_of, at = read('<ddI2I4c0', op, 2)
   local known = record_of(id)
   if known and #known.answer > 0 then return known.answer end
-  local candidates, raws = {}, {}
+  local candidates, starts = {}, {}
   for i = 1, count do
     local size = read('<I2', op, at)
     candidates[i] = read_charges(op, at + 2, size)
     if not in_reach(candidates[i]) then return 'W' end
-    raws[i] = string.sub(op, at + 2, at + 1 + size * CHARGE_SIZE)
+    starts[i] = at + 2
     at = at + 2 + size * CHARGE_SIZE
   end
   local replaced = #instead_of > 0 and record_of(instead_of)
@@ -92,7 +92,7 @@ local function reserve(id, op)
     local short = try(charges, replaced)
     if not short then
       if replaced then recharge(replaced, zeros(replaced)) end
-      return admit(id, choice, charges, raws[choice], passed, lease)
+      return admit(id, choice, charges, op, starts[choice], passed, lease)
     end
     passed[#passed + 1] = #short / 3
     for i = 1, #short do passed[#passed + 1] = short[i] end
