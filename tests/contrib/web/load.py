@@ -30,6 +30,8 @@ TIERS = [
     Tier("wide", ["1B tokens/month", "1M requests/minute"]),
 ]
 SECONDS_TO_START = 30.0
+PATIENT = ("--backlog", "4096", "--timeout-keep-alive", "60", "--timeout-worker-healthcheck", "60")
+"""A busy machine is no reason to end a worker, or a connection."""
 
 
 def app() -> FastAPI:
@@ -85,7 +87,7 @@ def workers(ledger: str, provider: str, count: int = 2) -> Iterator[int]:
     command += ["--workers", str(count), "--port", str(port), "--log-level", "error"]
     env = {**os.environ, "WEB_LEDGER": ledger, "WEB_PROVIDER": provider}
     root = Path(__file__).parents[3]
-    process = subprocess.Popen([*command, "--ws", "none", "--backlog", "4096"], cwd=root, env=env)
+    process = subprocess.Popen([*command, "--ws", "none", *PATIENT], cwd=root, env=env)
     try:
         asyncio.run(_all_up(port, count, process))
         yield port
