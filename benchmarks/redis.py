@@ -7,8 +7,8 @@ written by hand for four keys, called twice through redis-py: no ids, no leases,
 settle that counts once. token-throttle takes part where it is installed.
 
 Targets (the issue's): sync at most 1.5 x the floor, asyncio at least 8 x its throughput at 64 and
-512 tasks, drawing ahead 5 x that, p99 under 50 ms on one hot bucket, 20 and 50 x token-throttle's throughput, under 600
-bytes a user.
+512 tasks, drawing ahead 5 x that, p99 under 50 ms on one hot bucket, 20 and 50 x token-throttle's
+throughput, under 600 bytes a user.
 """
 
 from __future__ import annotations
