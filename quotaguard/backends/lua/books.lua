@@ -11,16 +11,16 @@
 
 local call, pack, read = redis.call, struct.pack, struct.unpack
 local base = string.sub(KEYS[1], 1, -8)
-local now = tonumber(ARGV[1]) -- a test's clock; else the server's
+local batch = ARGV[1]
+-- A test's clock or NaN; when the caller has given up; seconds for which a settled id is kept.
+local now, latest, remembered, operations = read('<ddd', batch)
 local grace = 0
-if now then
+if now == now then
   grace = 86400 -- a key's time to live runs by the server's clock all the same
 else
   local time = call('TIME')
   now = tonumber(time[1]) + tonumber(time[2]) / 1e6
 end
-local latest = tonumber(ARGV[2]) or math.huge -- the caller has given up after that
-local remembered = tonumber(ARGV[3]) -- seconds for which a settled reservation's id is kept
 
 local INF = math.huge
 local DAY = 86400

@@ -6,6 +6,7 @@ and the awaiting side (``coalesce.py``) are two short loops.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import OrderedDict
@@ -36,7 +37,7 @@ ROUNDS = 3
 EXPIRED_KEPT = 86_400.0
 MOST_CLOSED = 65_536
 
-Batch: TypeAlias = Generator[tuple[bytes, list[bytes]], "list[bytes]", None]
+Batch: TypeAlias = Generator[tuple[bytes, bytes], "list[bytes]", None]
 
 
 class Call:
@@ -122,18 +123,15 @@ class Exchange:
         """The plan of sending calls of one shard, all of which it answers."""
         for _ in range(ROUNDS):
             sent_at = time.monotonic()
-            told, now, latest = b"", time.time(), b""
+            told, now, latest = math.nan, time.time(), math.inf
             if self._clock is not None:
-                now = self._clock.now()
-                told = b"%.17g" % now
+                told = now = self._clock.now()
             elif self._ahead is not None:
                 now = sent_at + self._ahead
                 # What arrives after we gave it up must not be carried out: nobody would know of it.
-                latest = b"%.17g" % (calls[0].since + self._patience + self._ahead)
-            head = [told, latest, b"%.17g" % REMEMBERED]
-            for call in calls:
-                head += call.encode(now)
-            replies = yield calls[0].shard, head
+                latest = calls[0].since + self._patience + self._ahead
+            operations = [call.encode(now) for call in calls]
+            replies = yield calls[0].shard, wire.batch(told, latest, REMEMBERED, operations)
             self._ahead = wire.read_time(replies[0]) - sent_at
             if len(replies) > 1:  # else it came too late, or the server's clock was set forward
                 calls = [

@@ -27,8 +27,8 @@ ATTEMPT, PAUSE = 0.45, 0.02
 """The parts of the time allowed that one attempt may take, and the pause before the second one."""
 
 
-Step: TypeAlias = "tuple[tuple[bytes, ...], list[bytes]] | float"
-"""The keys and arguments to send, or seconds to pause."""
+Step: TypeAlias = "tuple[tuple[bytes, ...], bytes] | float"
+"""The keys and the argument to send, or seconds to pause."""
 Steps: TypeAlias = Generator[Step, "list[bytes]", None]
 
 
@@ -52,11 +52,11 @@ class Link:
             return
         try:
             batch = self.exchange.batch(calls)
-            shard, arguments = next(batch)
+            shard, argument = next(batch)
             with suppress(StopIteration):
                 while True:
-                    replies = yield from self._insisting(shard, arguments, deadline)
-                    shard, arguments = batch.send(replies)
+                    replies = yield from self._insisting(shard, argument, deadline)
+                    shard, argument = batch.send(replies)
             self.breaker.succeeded()
         except FAILURES as error:
             self.failed(calls, error)
@@ -71,12 +71,12 @@ class Link:
                 call.finish(error=BackendError("what sent it was interrupted before the answer"))
 
     def _insisting(
-        self, shard: bytes, arguments: list[bytes], deadline: float
+        self, shard: bytes, argument: bytes, deadline: float
     ) -> Generator[Step, list[bytes], list[bytes]]:
         """Send, and once more if that may help."""
         while True:
             try:
-                return (yield self.keys(shard), arguments)
+                return (yield self.keys(shard), argument)
             except FAILURES as error:
                 if not worth_another(error) or deadline - time.monotonic() < self.attempt:
                     raise

@@ -41,10 +41,10 @@ def sha() -> str:
     return hashlib.sha1(text(), usedforsecurity=False).hexdigest()
 
 
-def call(client: Any, keys: tuple[bytes, ...], arguments: list[bytes]) -> list[bytes]:
+def call(client: Any, keys: tuple[bytes, ...], argument: bytes) -> list[bytes]:
     """Run the script; a server that does not know it yet is sent its text."""
     connection = getattr(client, "connection", None)
-    rest = len(keys), *keys, *arguments
+    rest = len(keys), *keys, argument
     try:
         return _ask(client, connection, "EVALSHA", sha(), *rest)
     except NoScriptError:
@@ -61,9 +61,9 @@ def _ask(client: Any, connection: Any, *command: Any) -> list[bytes]:
     return connection.read_response(disable_decoding=True)  # type: ignore[no-any-return]
 
 
-async def acall(client: Any, keys: tuple[bytes, ...], arguments: list[bytes]) -> list[bytes]:
+async def acall(client: Any, keys: tuple[bytes, ...], argument: bytes) -> list[bytes]:
     """`call`, awaiting."""
-    rest = len(keys), *keys, *arguments
+    rest = len(keys), *keys, argument
     try:
         return await client.execute_command("EVALSHA", sha(), *rest, NEVER_DECODE=True)  # type: ignore[no-any-return]
     except NoScriptError:

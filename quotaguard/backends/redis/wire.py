@@ -37,6 +37,7 @@ from ...windows import window
 _CHARGE = Struct("<20s8s9d")
 _RESERVE = Struct("<cddHI")
 _COUNT = Struct("<H")
+_SIZES = Struct("<II")
 _SUMMARY = Struct("<20sdH")
 _BIN = Struct("<hd")
 _KEPT = {"keep_all": float("inf"), "return_all": 0.0}
@@ -101,6 +102,18 @@ def _charges(charges: tuple[Charge, ...], now: float) -> list[bytes]:
         )
         for owner, limit, amount, least, keep in charges
     ]
+
+
+def batch(
+    told: float, latest: float, remembered: float, operations: list[tuple[bytes, bytes]]
+) -> bytes:
+    """What the script is called with: its clock (NaN: the server's), the time after which nothing
+    is to be done, seconds to remember what is settled, and ids and bodies of operations.
+    """
+    parts = [pack("<ddd", told, latest, remembered)]
+    for id, body in operations:
+        parts += (_SIZES.pack(len(id), len(body)), id, body)
+    return b"".join(parts)
 
 
 def text(id: str) -> bytes:
