@@ -26,6 +26,7 @@ from .errors import BackendError, ModelNotAllowed, QuotaWarning
 from .events import Approaching, Teller
 from .hold import enclosing
 from .identity import Identity, current
+from .patience import bounded
 from .policies import Fallback, Policy
 from .pricing import Prices, context_window
 from .providers import usage_of
@@ -153,6 +154,7 @@ class Engine:
         rough: Demands | None = None,
         *,
         fallback: bool = True,
+        timeout: Callable[[], float | None] | None = None,
     ) -> Plan[Lease]:
         """The plan that reserves for a call; run it with `run` or `arun`.
 
@@ -162,6 +164,8 @@ class Engine:
             demand: what a model (the one asked for, or a fallback) is estimated to use.
             rough: an upper bound of that which costs less to have, if there is one.
             fallback: whether another model may serve the call.
+            timeout: tells the seconds that the call may wait in line at most, None: as long as the
+                policies say.
 
         Raises:
             ModelNotAllowed: the tier leaves the model out.
@@ -193,10 +197,11 @@ class Engine:
 
         allowed = tier.allows(model)
         policies = self._policies if tier.when_exceeded is None else tier.when_exceeded
+        policies = bounded(policies, timeout)
         instead = tier.when_not_allowed
-        bounded = rough is not None and self._rough and allowed
-        if bounded and any(isinstance(each, Fallback) and each.at < 1.0 for each in policies):
-            bounded = False  # a bound would not leave that share untouched
+        by_rough = rough is not None and self._rough and allowed
+        if by_rough and any(isinstance(each, Fallback) and each.at < 1.0 for each in policies):
+            by_rough = False  # a bound would not leave that share untouched
         ask = Ask(
             id,
             identity,
@@ -207,7 +212,7 @@ class Engine:
             self._lease_seconds,
             self._on_backend_error,
             outer.id if replaces and outer is not None else None,
-            by_bound if bounded else None,
+            by_bound if by_rough else None,
             None if allowed else _denied(model, tier),
             instead if isinstance(instead, Fallback) and fallback else None,
             self._observing,

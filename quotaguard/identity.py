@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
 from types import TracebackType
 from typing import NamedTuple, TypeAlias
 
@@ -30,12 +30,22 @@ class Identity(NamedTuple):
 
 
 NOBODY = Identity()
-_acting: ContextVar[Identity] = ContextVar("quotaguard_acting", default=NOBODY)
+
+
+class _Block(NamedTuple):
+    """An `acting_as` block that is running, and the one around it."""
+
+    identity: Identity
+    made_by: acting_as | None = None
+    outer: _Block | None = None
+
+
+_acting: ContextVar[_Block] = ContextVar("quotaguard_acting", default=_Block(NOBODY))
 
 
 def current() -> Identity:
     """What the enclosing `acting_as` blocks say."""
-    return _acting.get()
+    return _acting.get().identity
 
 
 def name(value: object, what: str) -> str | None:
@@ -58,22 +68,23 @@ class acting_as:  # noqa: N801  # reads as a verb in a with statement
 
     What it says goes before what the client was made with, and what it leaves out stays as it is
     outside. It follows tasks, ``asyncio.to_thread`` and everything else that copies the context.
+    One object may be entered again and again, by threads and tasks at the same time too.
 
     Raises:
         ConfigurationError: a name is not a non-empty string.
     """
 
-    __slots__ = ("_identity", "_tokens")
+    __slots__ = ("_identity",)
 
     def __init__(
         self, user: str | None = None, *, org: str | None = None, tier: str | None = None
     ) -> None:
         self._identity = Identity(name(user, "user"), name(org, "org"), name(tier, "tier"))
-        self._tokens: list[Token[Identity]] = []
 
     def __enter__(self) -> Identity:
-        identity = self._identity.over(_acting.get())
-        self._tokens.append(_acting.set(identity))
+        outer = _acting.get()
+        identity = self._identity.over(outer.identity)
+        _acting.set(_Block(identity, self, outer))
         return identity
 
     def __exit__(
@@ -82,4 +93,6 @@ class acting_as:  # noqa: N801  # reads as a verb in a with statement
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        _acting.reset(self._tokens.pop())
+        block = _acting.get()
+        if block.made_by is self and block.outer is not None:  # else it was entered elsewhere
+            _acting.set(block.outer)

@@ -21,20 +21,9 @@ PACKAGE = ROOT / "quotaguard"
 # Lowest first. A module imports from its own layer and from those before it. `x.*` is a package
 # with all that is in it, where no line names a module of it more exactly; "" is quotaguard itself.
 LAYERS = (
-    (
-        "errors",
-        "usage",
-        "models",
-        "weights",
-        "metrics",
-        "grammar",
-        "limits",
-        "windows",
-        "clock",
-        "errands",
-        "pricing",
-    ),
-    ("tiers", "policies", "identity", "events", "core", "core.ops", "core.summary"),
+    ("errors", "usage", "models", "windows", "clock", "errands"),
+    ("weights", "metrics", "grammar", "limits", "pricing"),
+    ("tiers", "policies", "patience", "identity", "events", "core", "core.ops", "core.summary"),
     ("core.bucket", "core.ledger"),
     ("core.plan", "core.ask", "core.lease"),
     ("core.drive", "hold", "receipts", "rules", "resolver", "entries", "sinks", "journal"),

@@ -182,3 +182,41 @@ def test_a_missing_user_is_an_error() -> None:
     """Limits per user need one; the error says the ways to name one."""
     with pytest.raises(ConfigurationError, match=r"no user: .*acting_as.*anonymous='anonymous'"):
         Guard(limits=["10 requests/day"]).peek()
+
+
+def test_one_object_serves_many_at_once() -> None:
+    """Tasks and threads that enter the same object at the same time do not get in each other's way,
+    and who nests it in itself gets out again.
+    """
+    shared = acting_as("alice", org="acme")
+
+    async def task(gate: asyncio.Event, user: str) -> Identity:
+        with acting_as(user), shared:
+            await gate.wait()
+            inside = current()
+        assert current() == NOBODY
+        return inside
+
+    async def main() -> list[Identity]:
+        gate = asyncio.Event()
+        tasks = [asyncio.create_task(task(gate, user)) for user in ("bob", "carol", "dora")]
+        await asyncio.sleep(0)
+        gate.set()
+        return await asyncio.gather(*tasks)
+
+    assert asyncio.run(main()) == [Identity("alice", "acme")] * 3
+    with ThreadPoolExecutor(4) as pool:
+        found = pool.map(lambda _: asyncio.run(main()), range(4))
+    assert all(each == [Identity("alice", "acme")] * 3 for each in found)
+    with shared, acting_as("bob"), shared:
+        assert current() == Identity("alice", "acme")
+    assert current() == NOBODY
+
+
+def test_leaving_a_block_elsewhere_takes_nothing_away() -> None:
+    """A context in which the block was not entered keeps what it says."""
+    block = acting_as("alice")
+    contextvars.copy_context().run(block.__enter__)
+    with acting_as("bob"):
+        block.__exit__(None, None, None)
+        assert current() == Identity("bob")

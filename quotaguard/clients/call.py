@@ -36,6 +36,10 @@ class Sdk(Protocol):
         """The refusal as an error of the SDK's own kind too."""
         ...
 
+    def timeout(self, client: Any, options: Any) -> float | None:
+        """Seconds that a request may wait before it is sent, if the caller said; else None."""
+        ...
+
     def is_timeout(self, error: BaseException) -> bool:
         """Whether the SDK gave up waiting: the provider may have done the work."""
         ...
@@ -72,7 +76,12 @@ class Call(NamedTuple):
         """The plan that reserves for it."""
         rough = partial(self._demand, rough=True) if self.route.kind == "metered" else None
         return self.guard.admission(
-            self.who, self.model, self._demand, rough, fallback=self.fallback
+            self.who,
+            self.model,
+            self._demand,
+            rough,
+            fallback=self.fallback,
+            timeout=partial(self.sdk.timeout, self.client, self.options),
         )
 
     def count_ahead(self) -> None:

@@ -40,6 +40,7 @@ class Sdk:
         self.bases = ((base.SyncAPIClient, SyncSeam), (base.AsyncAPIClient, AsyncSeam))
         """The classes that all clients derive from, blocking and awaiting, with their seams."""
         self._module = module
+        self._default_timeout, self._not_given = base.DEFAULT_TIMEOUT, base.NotGiven
         self._errors = errors
         self._body = body
 
@@ -74,6 +75,19 @@ class Sdk:
             request=http.Request("POST", url),
         )
         return self._errors[type(error)](**facts, response=response, body=part)
+
+    def timeout(self, client: Any, options: Any) -> float | None:
+        """Seconds that a request may wait before it is sent: of a timeout in parts that for a
+        connection (``pool``), which is httpx's own for waiting in line.
+
+        The SDK's default of ten minutes is nobody's wish, so it does not count: Anthropic's puts it
+        into the options of every message.
+        """
+        said = options.timeout
+        if isinstance(said, self._not_given):
+            said = client.timeout
+        seconds = getattr(said, "pool", said)
+        return None if seconds in (None, self._default_timeout.pool) else float(seconds)
 
     def is_timeout(self, error: BaseException) -> bool:
         """Whether the SDK gave up waiting: the provider may have done the work."""

@@ -86,8 +86,10 @@ def admit(
         # The task was thrown away where it stood; it cannot carry anything out any more.
         later(Release(ask.id))
         raise
-    except BaseException:
+    except BaseException as cause:
         # Cancelled between send and reply, or in line: nobody will use the answer.
+        if line.told and hasattr(cause, "add_note"):  # asyncio.timeout() chains it
+            cause.add_note(line.told)
         try:
             yield Release(ask.id)
         except BaseException as error:  # away, or cancelled once more
@@ -183,12 +185,14 @@ def _ask(
 class _Standing:
     """How long a call has stood in line."""
 
-    __slots__ = ("_now", "before", "began")
+    __slots__ = ("_now", "before", "began", "told")
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
         self.began: float | None = None
         self.before = 0.0
+        self.told = ""
+        """What it waits for, and how long that takes."""
 
     def seconds(self) -> float:
         return self.before + (self._now() - self.began if self.began is not None else 0.0)
@@ -220,6 +224,7 @@ def _stand_in_line(
             line.began = line._now()
             binding = decision.refusal.binding().charge.limit.text
             tell(Waiting(ask.id, ask.identity, ask.model, binding, decision.wait))
+            line.told = f"quotaguard: it waited for {binding}, about {decision.wait:.1f} s"
         attempt += 1
         pause = min(policy.pause(decision.wait, attempt), patience)
         yield Park(ask.id, max(pause, SHORTEST_PARK))

@@ -8,6 +8,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
+from ..clock import stoppable
+
 START = 1_767_225_600.0
 """2026-01-01 00:00:00 UTC, a Thursday."""
 
@@ -51,13 +53,14 @@ class FakeClock:
 
     def wait(self, bell: threading.Event, seconds: float) -> None:
         """Block until ``bell`` is set or the clock has passed ``seconds``."""
-        if bell.is_set():
-            return
-        if self._auto:
-            self.advance(seconds)
-            return
-        with self._alarm(seconds, bell.set):
-            bell.wait()
+        with stoppable(bell):
+            if bell.is_set():
+                return
+            if self._auto:
+                self.advance(seconds)
+                return
+            with self._alarm(seconds, bell.set):
+                bell.wait()
 
     async def wait_async(self, bell: asyncio.Event, seconds: float) -> None:
         """The same for a task."""
