@@ -40,7 +40,8 @@ class _Block(NamedTuple):
     outer: _Block | None = None
 
 
-_acting: ContextVar[_Block] = ContextVar("quotaguard_acting", default=_Block(NOBODY))
+_outside = _Block(NOBODY)
+_acting: ContextVar[_Block] = ContextVar("quotaguard_acting", default=_outside)
 
 
 def current() -> Identity:

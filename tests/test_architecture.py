@@ -21,8 +21,8 @@ PACKAGE = ROOT / "quotaguard"
 # Lowest first. A module imports from its own layer and from those before it. `x.*` is a package
 # with all that is in it, where no line names a module of it more exactly; "" is quotaguard itself.
 LAYERS = (
-    ("errors", "usage", "models", "windows", "clock", "errands"),
-    ("weights", "metrics", "grammar", "limits", "pricing"),
+    ("errors", "models", "windows", "clock", "errands"),
+    ("usage", "weights", "metrics", "grammar", "limits", "pricing"),
     ("tiers", "policies", "patience", "identity", "events", "core", "core.ops", "core.summary"),
     ("core.bucket", "core.ledger"),
     ("core.plan", "core.ask", "core.lease"),

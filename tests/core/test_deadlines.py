@@ -104,9 +104,8 @@ def test_a_stopped_call_leaves_the_line() -> None:
     world.spend(60)
 
     def first() -> None:
-        with stop.covers(), pytest.raises(Stopped):
-            with world.hold(60):
-                pass
+        with stop.covers(), pytest.raises(Stopped), world.hold(60):
+            pass
 
     thread = threading.Thread(target=lambda: copy_context().run(first))
     thread.start()
