@@ -9,7 +9,7 @@ ARGS   ?=
 PY     := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-oldest test-frameworks check format bench soak docs clean
+.PHONY: help demo test test-oldest test-frameworks check format bench soak docs dist clean
 
 help: ## list what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +44,13 @@ soak: $(VENV)/.dev ## the long proofs: a million users, thousands of kills, faul
 
 docs: $(VENV)/.docs ## the documentation, in build/docs; a warning or a dead link is an error
 	$(PY) -m sphinx --fail-on-warning --keep-going --quiet docs build/docs
+
+dist: $(VENV)/.dev ## build the wheel and the sdist, and run the demo on the wheel in a clean environment
+	$(PY) -m build --quiet --outdir dist
+	rm -rf build/clean && $(PYTHON) -m venv build/clean
+	build/clean/bin/python -m pip install -qq "$$(ls dist/quotaguard-*.whl)[all]" uvicorn
+	cd examples && ../build/clean/bin/python demo.py
+	build/clean/bin/quotaguard doctor > /dev/null
 
 clean: ## remove what was built or cached, the virtual environments included
 	rm -rf $(VENV) $(OLDEST) $(FRAMES) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
