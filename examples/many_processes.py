@@ -96,7 +96,7 @@ def some_ledger() -> Iterator[str]:
             try:
                 _await(port)
                 print("  The ledger is a Redis of our own.")
-                yield f"redis://127.0.0.1:{port}/0"
+                yield f"redis://127.0.0.1:{port}/0?backend_timeout=10"
             finally:
                 process.terminate()
 
