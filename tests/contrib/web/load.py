@@ -31,7 +31,7 @@ TIERS = [
 ]
 SECONDS_TO_START = 30.0
 PATIENT = ("--backlog", "4096", "--timeout-keep-alive", "60", "--timeout-worker-healthcheck", "60")
-"""A busy machine is no reason to end a worker, or a connection."""
+"""A busy machine is no reason to end a worker, or a connection; nor to give Redis up."""
 
 
 def app() -> FastAPI:
@@ -85,7 +85,8 @@ def workers(ledger: str, provider: str, count: int = 2) -> Iterator[int]:
     port = free_port()
     command = [sys.executable, "-m", "uvicorn", "--factory", f"{__name__}:app"]
     command += ["--workers", str(count), "--port", str(port), "--log-level", "error"]
-    env = {**os.environ, "WEB_LEDGER": ledger, "WEB_PROVIDER": provider}
+    patient = f"{ledger}?backend_timeout=30"
+    env = {**os.environ, "WEB_LEDGER": patient, "WEB_PROVIDER": provider}
     root = Path(__file__).parents[3]
     process = subprocess.Popen([*command, "--ws", "none", *PATIENT], cwd=root, env=env)
     try:
