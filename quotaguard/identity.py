@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from types import TracebackType
 from typing import NamedTuple, TypeAlias
@@ -36,11 +37,13 @@ class _Block(NamedTuple):
     """An `acting_as` block that is running, and the one around it."""
 
     identity: Identity
+    said: Identity
+    """What it says itself."""
     made_by: acting_as | None = None
     outer: _Block | None = None
 
 
-_outside = _Block(NOBODY)
+_outside = _Block(NOBODY, NOBODY)
 _acting: ContextVar[_Block] = ContextVar("quotaguard_acting", default=_outside)
 
 
@@ -85,7 +88,7 @@ class acting_as:  # noqa: N801  # reads as a verb in a with statement
     def __enter__(self) -> Identity:
         outer = _acting.get()
         identity = self._identity.over(outer.identity)
-        _acting.set(_Block(identity, self, outer))
+        _acting.set(_Block(identity, self._identity, self, outer))
         return identity
 
     def __exit__(
@@ -94,6 +97,31 @@ class acting_as:  # noqa: N801  # reads as a verb in a with statement
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        block = _acting.get()
-        if block.made_by is self and block.outer is not None:  # else it was entered elsewhere
-            _acting.set(block.outer)
+        _acting.set(_without(self, _acting.get()))
+
+
+def _without(made_by: acting_as, block: _Block) -> _Block:
+    """The blocks that are running once the innermost one of that object has ended. Those inside it
+    go on: a generator that ends does not end what its consumer entered since.
+    """
+    outer = block.outer
+    if outer is None:  # it was entered in another context
+        return block
+    if block.made_by is made_by:
+        return outer
+    rest = _without(made_by, outer)
+    return (
+        block
+        if rest is outer
+        else _Block(block.said.over(rest.identity), block.said, block.made_by, rest)
+    )
+
+
+@contextmanager
+def enclosed() -> Iterator[None]:
+    """What is set within the block and never left ends with it."""
+    outer = _acting.get()
+    try:
+        yield
+    finally:
+        _acting.set(outer)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
@@ -14,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quotaguard import ConfigurationError, Guard, Identity, acting_as
-from quotaguard.identity import NOBODY, current, name
+from quotaguard.identity import NOBODY, current, enclosed, name
 
 names = st.none() | st.sampled_from(["alice", "bob", "carol"])
 identities = st.builds(Identity, names, names, names)
@@ -220,3 +221,28 @@ def test_leaving_a_block_elsewhere_takes_nothing_away() -> None:
     with acting_as("bob"):
         block.__exit__(None, None, None)
         assert current() == Identity("bob")
+
+
+def test_a_block_that_ends_inside_another_ends_alone() -> None:
+    """Whoever consumes a generator goes on acting for whom it said when the generator ends."""
+
+    def generator() -> Iterator[Identity]:
+        with acting_as("alice", org="acme"):
+            yield current()
+
+    one = generator()
+    assert next(one) == Identity("alice", "acme")
+    with acting_as("bob"):
+        assert current() == Identity("bob", "acme")
+        one.close()
+        assert current() == Identity("bob")
+    assert current() == NOBODY
+
+
+def test_what_is_never_left_ends_with_what_encloses_it() -> None:
+    """A request acts for who turned out to call; the next one on this thread does not."""
+    with acting_as("alice"):
+        with enclosed():
+            acting_as("bob").__enter__()
+            assert current() == Identity("bob")
+        assert current() == Identity("alice")

@@ -24,7 +24,7 @@ from ..errors import (
     RequestTooLarge,
 )
 from ..guard import Guard
-from ..identity import Identity, acting_as, current
+from ..identity import Identity, acting_as, current, enclosed
 from ..limits import Limit
 from ..receipts import collecting
 from ..windows import window
@@ -75,7 +75,7 @@ class Exchange(ExitStack):
 
     def __enter__(self) -> Exchange:
         super().__enter__()
-        self.enter_context(acting_as())  # whatever is set inside ends with it
+        self.enter_context(enclosed())
         self.leases = self.enter_context(collecting())
         if self._told is not None:
             self.act(self._told)
@@ -90,7 +90,7 @@ class Exchange(ExitStack):
         who = Identity(caller) if isinstance(caller, str) else caller
         if not isinstance(who, Identity):
             raise ConfigurationError(f"a caller is a user's name or an Identity, not {caller!r}")
-        # Never left: the exchange's own block restores what was before it.
+        # Never left: it ends with the exchange.
         acting_as(who.user, org=who.org, tier=who.tier).__enter__()
         said = current()
         self.caller = said._replace(user=self.guard.known_as(said.user))
