@@ -36,6 +36,7 @@ FREE: tuple[str, ...] = (
     "/v1/agents",
     "/v1/agents/{}",
     "/v1/agents/{}/archive",
+    "/v1/compliance/**",
     "/v1/deployments/{}",
     "/v1/deployments/{}/archive",
     "/v1/deployments/{}/pause",
