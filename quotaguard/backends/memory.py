@@ -177,11 +177,17 @@ class MemoryBackend:
 
     def execute(self, op: Op) -> Answer:
         """Carry out one operation; only `Park` blocks."""
-        return self._bells.park(op) if isinstance(op, Park) else self._carry_out(op)
+        if isinstance(op, Park):
+            self._bells.park(op)
+            return None
+        return self._carry_out(op)
 
     async def aexecute(self, op: Op) -> Answer:
         """The same for a task; only `Park` suspends it."""
-        return await self._bells.apark(op) if isinstance(op, Park) else self._carry_out(op)
+        if isinstance(op, Park):
+            await self._bells.apark(op)
+            return None
+        return self._carry_out(op)
 
     def close(self) -> None:
         """Nothing to give back."""

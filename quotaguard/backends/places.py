@@ -26,8 +26,8 @@ class MemoryPlaces:
         self._looked_at = -math.inf
         self.waiter = self._waiters.get
 
-    def __len__(self) -> int:
-        return len(self._waiters)
+    def __bool__(self) -> bool:
+        return bool(self._waiters)
 
     def last(self) -> int:
         return self._last

@@ -8,6 +8,7 @@ plans out. The clock is passed in only to know how long something took.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Generator
 from contextlib import suppress
 from typing import Any, TypeAlias, TypeVar
@@ -88,8 +89,8 @@ def admit(
         raise
     except BaseException as cause:
         # Cancelled between send and reply, or in line: nobody will use the answer.
-        if line.told and hasattr(cause, "add_note"):  # asyncio.timeout() chains it
-            cause.add_note(line.told)
+        if line.told and sys.version_info >= (3, 11):
+            cause.add_note(line.told)  # asyncio.timeout() chains it
         try:
             yield Release(ask.id)
         except BaseException as error:  # away, or cancelled once more

@@ -255,7 +255,7 @@ def test_giving_up_in_line(clock: FakeClock, opened: Opened) -> None:
     worker.execute(reserve("a", 120.0, MINUTE))
     assert isinstance(decided(worker.execute(reserve("b", 30.0, MINUTE, patience=99.0))), Queued)
     worker.execute(Release("b"))
-    assert len(worker._alone._places) == 0
+    assert not worker._alone._places
     assert "b" in worker._strays
 
 

@@ -242,7 +242,7 @@ class LineMachine(RuleBasedStateMachine):
     def the_line_is_as_long_as_it_is(self) -> None:
         """Nobody is left in the line who went away."""
         if hasattr(self, "backend"):
-            assert len(self.backend._places) == len(self.waiters)
+            assert len(self.backend._places._waiters) == len(self.waiters)
             assert self.backend._places._wanted.keys() == self.backend._places._lines.keys()
 
 

@@ -93,7 +93,7 @@ def test_who_gives_up_lets_the_next_in() -> None:
         await asyncio.wait_for(small, LONG)
         assert world.order == ["small"]
         assert world.left() == 0
-        assert len(world.backend._places) == 0
+        assert not world.backend._places
         assert [event.admitted for event in world.events if isinstance(event, Waited)] == [
             False,
             True,
@@ -144,7 +144,7 @@ def test_a_thread_interrupted_in_line() -> None:
         guard.hold(user="u", input_tokens=60, output_tokens=0),
     ):
         raise AssertionError("it was to wait")
-    assert len(backend._places) == 0
+    assert not backend._places
     assert backend.open_reservations == 0
 
 
@@ -203,7 +203,7 @@ def test_a_wait_that_grows_longer_ends_with_patience() -> None:
     world.clock.advance(20)
     thread.join(LONG)
     assert [error.retry_after for error in errors] == [40]
-    assert len(world.backend._places) == 0
+    assert not world.backend._places
 
 
 def test_a_dead_waiter_leaves_the_line() -> None:
@@ -217,7 +217,7 @@ def test_a_dead_waiter_leaves_the_line() -> None:
     world.clock.advance(102.5)
     with world.hold(60):
         pass
-    assert len(world.backend._places) == 0
+    assert not world.backend._places
 
 
 def test_jitter_has_tenacitys_shape() -> None:

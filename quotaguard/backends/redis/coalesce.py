@@ -172,7 +172,7 @@ class Combiner:
                     step = steps.send(replies)
 
     def _take(self, step: Step) -> list[bytes]:
-        if isinstance(step, float):
+        if not isinstance(step, tuple):
             time.sleep(step)
             return []
         if self._client is None:
@@ -246,7 +246,7 @@ class Turns:
                     step = steps.send(replies)
 
     async def _take(self, step: Step, deadline: float) -> list[bytes]:
-        if isinstance(step, float):
+        if not isinstance(step, tuple):
             await asyncio.sleep(step)
             return []
         asking = script.acall(self._client, *step)
