@@ -56,6 +56,7 @@ _GUARD_KEYS = (
     "unknown_price",
     "warn_at",
     "mode",
+    "learn_provider_limits",
 )
 _TIER_KEYS = ("limits", "models", "when_exceeded", "when_not_allowed", "warn_at")
 _WHO_KEYS = ("tier", "limits", "models")
@@ -155,7 +156,7 @@ def _read(source: str | Path | Mapping[str, Any]) -> tuple[Mapping[str, Any], st
 
 def _guard(said: Mapping[str, Any]) -> Guard:
     arguments = {key: said[key] for key in _GUARD_KEYS if key in said}
-    for key in ("strict", "count_unmetered", "ask_for_usage"):
+    for key in ("strict", "count_unmetered", "ask_for_usage", "learn_provider_limits"):
         if not isinstance(arguments.get(key, True), bool):
             raise ConfigurationError(f"{key} is true or false, not {arguments[key]!r}")
     if "when_exceeded" in arguments:

@@ -36,6 +36,7 @@ from .tiers import Tier
 
 if TYPE_CHECKING:  # counting is a third of what importing this package would take
     from .estimator import Estimator
+    from .upstream import Upstream
 
 log = logging.getLogger("quotaguard")
 T = TypeVar("T")
@@ -90,6 +91,8 @@ class Engine:
     prices: Prices
     backend: Backend
     estimator: Estimator
+    upstream: Upstream | None
+    """What is known of the providers' own limits; None: it is not learnt."""
     tell: Teller
     """Tells the hooks of an event."""
     background: dict[str, Lease]
@@ -105,7 +108,7 @@ class Engine:
     _observing: bool
     _warn_at: tuple[float, ...]
     _identity_hash: bytes | Callable[[str], str] | None
-    _errands: SimpleQueue[_Settling | Op]
+    _errands: SimpleQueue[_Settling | Op | Callable[[], Plan[bool]]]
 
     # -- who ------------------------------------------------------------------------------------
 
@@ -155,6 +158,7 @@ class Engine:
         *,
         fallback: bool = True,
         timeout: Callable[[], float | None] | None = None,
+        account: str | None = None,
     ) -> Plan[Lease]:
         """The plan that reserves for a call; run it with `run` or `arun`.
 
@@ -166,6 +170,7 @@ class Engine:
             fallback: whether another model may serve the call.
             timeout: tells the seconds that the call may wait in line at most, None: as long as the
                 policies say.
+            account: names the provider's account, if its limits are learnt.
 
         Raises:
             ModelNotAllowed: the tier leaves the model out.
@@ -182,18 +187,22 @@ class Engine:
         outer = enclosing(self)
         replaces = outer is not None and outer.is_open and outer.identity == identity
 
+        def candidate(model: str | None, estimated: Demand, untouched: float = 0.0) -> Candidate:
+            charges = self.rules.charges(tier, identity, model, estimated, untouched)
+            if self.upstream is not None and account is not None and model is not None:
+                charges += self.upstream.charges(account, model, estimated)
+            return Candidate(model, charges)
+
         def option(model: str | None, via: Fallback | None, untouched: float) -> Option | None:
             estimated = demand(model, caller, via)
             if via is not None and not _fits(model, estimated):
                 return None
-            charges = self.rules.charges(tier, identity, model, estimated, untouched)
-            return Option(estimated, Candidate(model, charges), via)
+            return Option(estimated, candidate(model, estimated, untouched), via)
 
         def by_bound(model: str | None) -> Option:
             assert rough is not None
             estimated = rough(model, caller, None)
-            charges = self.rules.charges(tier, identity, model, estimated)
-            return Option(estimated, Candidate(model, charges))
+            return Option(estimated, candidate(model, estimated))
 
         allowed = tier.allows(model)
         policies = self._policies if tier.when_exceeded is None else tier.when_exceeded
@@ -236,6 +245,8 @@ class Engine:
         """Warn of each limit that this call took past one of the shares."""
         for charge, granted, left in zip(lease.charges, lease.granted, lease.after, strict=True):
             limit = charge.limit
+            if charge.owner[0] in ("provider", "pause"):
+                continue  # used up is what these are for
             passed = [s for s in shares if left <= (1.0 - s) * limit.ceiling < left + granted]
             if not passed:
                 continue
@@ -306,6 +317,11 @@ class Engine:
         self._errands.put(_Settling(lease, outcome))
         errands.ring(self)
 
+    def soon(self, plan: Callable[[], Plan[bool]]) -> None:
+        """Have a plan carried out off this call's way; if it gives True, once more later."""
+        self._errands.put(plan)
+        errands.soon(self)
+
     def _later(self, op: Op) -> None:
         self._errands.put(op)
 
@@ -323,6 +339,9 @@ class Engine:
             errand = errands.take(self._errands)
             if isinstance(errand, _Settling):
                 yield from self.settlement(errand.lease, errand.outcome())
+            elif callable(errand):
+                if (yield from errand()):
+                    self._errands.put(errand)
             elif errand is not None:
                 try:
                     yield errand

@@ -80,6 +80,8 @@ class Guard(Accounts):
             only the hash appears in keys, events, errors, logs and the journal.
         journal: where an entry for each call is kept, for `report`: a path of a file of JSON lines,
             ``"sqlite:///usage.db"``, ``"memory://"``, a callable, or a `quotaguard.Journal`.
+        learn_provider_limits: read the provider's own limits from the headers of its answers, and
+            hold guarded clients' calls back before it refuses them, at all workers of this ledger.
 
     Raises:
         ConfigurationError: an argument is wrong; the message names it and what would be right.
@@ -112,6 +114,7 @@ class Guard(Accounts):
         tier_seconds: float = 60.0,
         identity_hash: bytes | Callable[[str], str] | None = None,
         journal: Place | Journal | None = None,
+        learn_provider_limits: bool = False,
     ) -> None:
         self.clock = _clock(clock)
         self.prices = Prices(prices, unknown_price, self.clock.now)
@@ -141,8 +144,15 @@ class Guard(Accounts):
         from .sharing import Sharing
 
         self.estimator = Estimator(reserve_output, self.output_guess)
-        self.backend = open_backend(backend, self.clock, self.rules.known_limits, on_backend_error)
-        self._sharing = Sharing(self.estimator.pools, self.backend, self.clock.now)
+        self.upstream = None
+        limits, pools = self.rules.known_limits, self.estimator.pools
+        if learn_provider_limits:
+            from .upstream import PAUSE, Upstream
+
+            self.upstream = Upstream(self.clock.now)
+            limits, pools = limits | {PAUSE}, (*pools, self.upstream.pool)
+        self.backend = open_backend(backend, self.clock, limits, on_backend_error)
+        self._sharing = Sharing(pools, self.backend, self.clock.now)
         self._errands = SimpleQueue()
         self.background = {}
 

@@ -29,7 +29,7 @@ LAYERS = (
     ("core.drive", "hold", "receipts", "rules", "resolver", "entries", "sinks", "journal"),
     ("report", "savings"),
     ("backends.*", "providers.*", "counting.*"),
-    ("estimator", "sharing"),
+    ("estimator", "sharing", "upstream"),
     ("engine", "admin", "accounts", "guard", "config"),
     ("testing.*",),
     ("decorator", "clients.*"),
