@@ -86,16 +86,21 @@ Place = tuple[str, str]
 
 
 class Aim(NamedTuple):
-    """What a bucket held at most at some time, and from then on as much more as came back."""
+    """What a bucket held at most at some time; from then on as much more as came back."""
 
     owner: Owner
     limit: Limit
     left: float
     at: float
+    excess: float = math.inf
+    """The most that may be taken away to get there."""
 
-    def most(self, now: float) -> float:
-        """What it holds now at most."""
-        return min(self.limit.ceiling, self.left + max(0.0, now - self.at) * self.limit.rate)
+    def change(self, state: BucketState, now: float) -> Change | None:
+        """What gets the bucket there; None: it is there."""
+        back = max(0.0, now - self.at) * self.limit.rate
+        over = state.left - min(self.limit.ceiling, self.left + back)
+        over = min(over, self.excess)
+        return Change(self.owner, self.limit, -over) if over > self.limit.slack else None
 
 
 class Correction(NamedTuple):
@@ -168,7 +173,7 @@ class Upstream:
     # -- after an answer -------------------------------------------------------------------------
 
     def hear(
-        self, account: str, lease: Lease, told: Told, sent: float, *, refused: bool, last: bool
+        self, account: str, lease: Lease, told: Told, *, refused: bool, last: bool
     ) -> Correction | None:
         """Take in what an answer says of the limits; what is to be corrected, if something is.
 
@@ -176,32 +181,27 @@ class Upstream:
             account: whose limits.
             lease: that of the call.
             told: what the answer says.
-            sent: when the request was sent; the provider looked at its limits since.
             refused: whether it is a 429.
             last: whether the SDK will not try again.
         """
         place = (account, undated(lease.model or ""))
         known = self._learn(place, told.quotas)
         now = self._now()
-        # What is left is rounded down. A refusal says for sure that there is no more than that.
-        fraction = 0.0 if refused else 1.0
-        aims = [
-            Aim(_owner(place), known[quota.metric], quota.remaining + fraction, sent)
+        left = [
+            Aim(_owner(place), known[quota.metric], quota.remaining, now)
             for quota in told.quotas
             if quota.remaining is not None
         ]
         if not refused:
             self._refusals.pop(place, None)
-            if not self._is_worth_a_look(place, aims, lease, now):
-                return None
-            return Correction(tuple(aims), insist=False)
+            return self._served(place, left, lease, now)
         pause = told.again
-        if pause is None and last and not _explains(aims, lease):
+        if pause is None and last and not _explains(left, lease):
             attempt = self._refusals[place] = self._refusals.get(place, 0) + 1
             pause = backoff(attempt)
         if pause:
-            aims.append(Aim(("pause", *place), PAUSE, -min(pause, LONGEST_PAUSE), now))
-        return Correction(tuple(aims), insist=True) if aims else None
+            left.append(Aim(("pause", *place), PAUSE, -min(pause, LONGEST_PAUSE), now))
+        return Correction(tuple(left), insist=True) if left else None
 
     def _learn(self, place: Place, quotas: tuple[Quota, ...]) -> dict[str, ProviderLimit]:
         before = self._known.get(place, ())
@@ -219,28 +219,33 @@ class Upstream:
                         self.pool.add(key, limit.amount)
         return known
 
-    def _is_worth_a_look(
-        self, place: Place, aims: list[Aim], lease: Lease, now: float
-    ) -> bool:
-        """Whether a bucket may hold more than the provider says, by what this call saw of it.
+    def _served(
+        self, place: Place, left: list[Aim], lease: Lease, now: float
+    ) -> Correction | None:
+        """What is to be corrected after a call that was served.
 
-        Calls that overtook this one make it look so, too; hence not at each.
+        The provider looked at its limits some time between the call's admission and its answer. So
+        a bucket holds too much if it did so then, by what the call was told of it, and does so now.
+        Both may be true, by a little, of calls that overtook one another; hence not at each.
         """
+        if lease.attempts > 1:
+            return None  # what it was told is long ago
         seen = {
-            (charge.owner, charge.limit.id): left
-            for charge, left in zip(lease.charges, lease.after, strict=True)
+            (charge.owner, charge.limit.id): after
+            for charge, after in zip(lease.charges, lease.after, strict=True)
         }
-        if not any(
-            seen.get((aim.owner, aim.limit.id), math.inf) > aim.most(now) + aim.limit.slack
-            for aim in aims
-        ):
-            return False
-        if now < self._looked.get(place, -math.inf) + SELDOM:
-            return False
+        aims = []
+        for aim in left:
+            # What is left was rounded down.
+            over = seen.get((aim.owner, aim.limit.id), math.inf) - aim.left - 1.0
+            if over > aim.limit.slack:
+                aims.append(aim._replace(left=aim.left + 1.0, excess=over))
+        if not aims or now < self._looked.get(place, -math.inf) + SELDOM:
+            return None
         if len(self._looked) >= _MOST:
             self._looked.clear()
         self._looked[place] = now
-        return True
+        return Correction(tuple(aims), insist=False)
 
     # -- correcting ------------------------------------------------------------------------------
 
@@ -267,11 +272,8 @@ class Upstream:
         asked = Peek(tuple((aim.owner, aim.limit) for aim in correction.aims))
         states: tuple[BucketState, ...] = yield asked
         now = self._now()
-        return tuple(
-            Change(aim.owner, aim.limit, aim.most(now) - state.left)
-            for aim, state in zip(correction.aims, states, strict=True)
-            if state.left > aim.most(now) + aim.limit.slack
-        )
+        changes = map(Aim.change, correction.aims, states, itertools.repeat(now))
+        return tuple(change for change in changes if change is not None)
 
     def _new_id(self) -> str:
         return f"provider-{self._prefix}-{next(self._numbers)}"

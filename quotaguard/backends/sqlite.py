@@ -44,7 +44,6 @@ from . import records
 
 REMEMBERED = 86_400.0
 """Seconds that a closed reservation's id is remembered, so that repeating changes nothing."""
-SOON = 1e-6  # less than that the doubles of today's times may not tell apart
 SHORTEST_POLL, LONGEST_POLL = 0.02, 1.0
 """Seconds between two looks of somebody in line, growing with the time it stands: within a process
 the bell is rung, but nobody can ring across processes through a file."""
@@ -164,7 +163,7 @@ class SQLiteBackend:
     def _pauses(self, seconds: float) -> Iterator[float]:
         """How long to sleep between the looks of one `Park`."""
         began = self._clock.now()
-        while (stood := self._clock.now() - began) < seconds - SOON:
+        while (stood := self._clock.now() - began) < seconds:
             yield min(max(SHORTEST_POLL, stood / 10), LONGEST_POLL, seconds - stood)
 
     def _version(self) -> tuple[int, int]:

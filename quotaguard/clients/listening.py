@@ -53,7 +53,7 @@ class Listener:
         account: as `account_of` names it.
     """
 
-    __slots__ = ("_account", "_guard", "_provider", "_sent", "_upstream")
+    __slots__ = ("_account", "_guard", "_provider", "_upstream")
 
     def __init__(
         self, guard: Guard, upstream: Upstream, provider: Provider, account: str
@@ -62,11 +62,6 @@ class Listener:
         self._upstream = upstream
         self._provider = provider
         self._account = account
-        self._sent = guard.clock.now()
-
-    def sending(self) -> None:
-        """A request goes out."""
-        self._sent = self._guard.clock.now()
 
     def hear(self, lease: Lease, response: Any, error: Any = None) -> None:
         """A response came in; with the error that the caller gets of it, if so. Whatever is wrong
@@ -80,7 +75,6 @@ class Listener:
                 self._account,
                 lease,
                 self._provider.told(response.headers),
-                self._sent,
                 refused=refused,
                 last=last,
             )

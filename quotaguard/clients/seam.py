@@ -94,8 +94,6 @@ def _count_attempt() -> None:
     lease = _in_flight.get()
     if lease is not None:
         lease.attempts += 1
-        if lease.listener is not None:
-            lease.listener.sending()
 
 
 def _hear(response: Any) -> None:
