@@ -60,7 +60,6 @@ class Line:
     Args:
         ring: called with a waiter's id and the time at which it is to ask again, when that is
             earlier than it was told.
-        look: seconds after which who is first asks again in any case, if rings can be lost.
     """
 
     def __init__(
@@ -68,13 +67,11 @@ class Line:
         store: LeaseStore,
         places: Places,
         ring: Callable[[str, float], None],
-        look: float = math.inf,
     ) -> None:
         self._store = store
         self._ledger = Ledger(store)
         self._places = places
         self._ring = ring
-        self._look = look
 
     def carry_out(self, op: Op, now: float) -> Answer:
         """Do what an operation says and tell those whom it lets in."""
@@ -198,7 +195,7 @@ class Line:
             first = first or next(iter(places.line(spot.key))).id == waiter.id
         waiter.back_by = self._ask_again(waiter, first, now)
         places.keep(waiter)
-        return Queued(refusal, waiter.back_by - now)
+        return Queued(refusal, waiter.back_by - now, first)
 
     def _stand(self, op: Reserve, waiter: Waiter, charge: Charge) -> Spot:
         """Let it stand in the line of a bucket, where it stood before if it did."""
@@ -221,7 +218,7 @@ class Line:
         """
         due = waiter.due()
         if first:
-            due = min(due, self._store.next_expiry(), now + self._look)
+            due = min(due, self._store.next_expiry())
         return max(due, now)
 
     def _call_up(self, key: Key, limit: Limit, now: float) -> None:

@@ -220,6 +220,8 @@ class Queued(NamedTuple):
     refusal: Refusal
     wait: float
     """Seconds to park, unless something wakes the line earlier."""
+    first: bool = False
+    """Whether it is the first in a line."""
 
 
 Decision: TypeAlias = Reservation | Refusal | Queued
