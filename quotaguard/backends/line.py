@@ -83,8 +83,12 @@ class Line:
         for dead in self._places.overdue(now - GRACE):
             freed += self._leave(dead)
         answer = self._reserve(op, now, freed) if type(op) is Reserve else self._do(op, now, freed)
-        for key, limit in {key_of(charge): charge.limit for charge in freed}.items():
-            self._call_up(key, limit, now)
+        called: set[Key] = set()
+        for charge in freed:  # it grows: who is found dead on the way frees more
+            key = key_of(charge)
+            if key not in called:
+                called.add(key)
+                freed += self._call_up(key, charge.limit, now)
         return answer
 
     def _do(self, op: Op, now: float, freed: list[Charge]) -> Answer:
@@ -221,15 +225,17 @@ class Line:
             due = min(due, self._store.next_expiry())
         return max(due, now)
 
-    def _call_up(self, key: Key, limit: Limit, now: float) -> None:
+    def _call_up(self, key: Key, limit: Limit, now: float) -> list[Charge]:
         """A bucket got something back, or lost somebody who waited: tell whom that lets in, and the
-        next in line if it has to wait less than it was told.
+        next in line if it has to wait less than it was told. Answers with what those waited for
+        who were found dead.
         """
+        freed: list[Charge] = []
         drained, at = bucket.advance(limit, self._store.bucket(key), now)
         before, first = 0.0, True
         for waiter in self._places.line(key):
             if waiter.back_by + GRACE < now:
-                self._step_aside(waiter)
+                freed += self._step_aside(waiter)
                 continue
             spot = waiter.spots[key]
             least = spot.charge.least
@@ -246,9 +252,10 @@ class Line:
                 self._ring(waiter.id, again)
             self._places.keep(waiter)
             if seconds > 0.0:
-                return
+                break
             before += least
             first = False
+        return freed
 
     def _leave(self, waiter: Waiter, served: Collection[Key] = ()) -> list[Charge]:
         """Let it go; answers with what it waited for. Where its flow was not served, the next call

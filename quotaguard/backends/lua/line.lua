@@ -10,14 +10,13 @@
 --
 -- Lines are written as they change (a waiter that is lost comes back), waiters at the end.
 
-local WAITER, WAITER_SIZE = '<dddddc20c8', 68 -- place, back by, deadline, priority, weight, flow, process
-local SPOT, SPOT_SIZE = '<dddB', 25 -- turn, start, due, whether it stands there
+local WAITER = '<ddddc20c8' -- place, back by, deadline, weight, flow, process
+local SPOT = '<dddB' -- turn, start, due, whether it stands there
 local MEMBER, MEMBER_SIZE = '>dd', 16 -- place, least
 local RING = '<dI2' -- seconds, length of the id
 local GRACE, EARLIER, HEAD_START, AFTER = 2, 0.001, 30, 0.000001
-local REFUND = -1e-6 -- what is too little to wake somebody for
-local freed = {} -- charges on buckets that got something back, by the names of owner and limit
-local waiters, rings, looked = {}, {}, false
+local freed, freed_keys = {}, {} -- charges on buckets that may have got something back, in order
+local waiters, rings = {}, {}
 local prefix = string.match(base, '^[^{]*')
 
 local function text_of(number) return string.format('%.17g', number) end
@@ -27,7 +26,13 @@ local function lasts_until(key, time)
   if call('PTTL', key) < ttl then call('PEXPIRE', key, string.format('%.0f', math.ceil(ttl))) end
 end
 
-local function free(c) freed[c[OWNER] .. c[LIMIT]] = c end
+local function free(c)
+  local key = c[OWNER] .. c[LIMIT]
+  if not freed[key] then
+    freed[key] = c
+    freed_keys[#freed_keys + 1] = key
+  end
+end
 
 local function waiter_of(id)
   local w = waiters[id]
@@ -37,9 +42,9 @@ local function waiter_of(id)
     waiters[id] = false
     return false
   end
-  w = { id = id, spots = {} }
+  w = { id = id, spots = {}, keys = {} }
   local at
-  w.place, w.back_by, w.deadline, w.priority, w.weight, w.flow, w.process, at = read(WAITER, value)
+  w.place, w.back_by, w.deadline, w.weight, w.flow, w.process, at = read(WAITER, value)
   while at <= #value do
     local spot = {}
     spot.turn, spot.start, spot.due, spot.standing, at = read(SPOT, value, at)
@@ -47,7 +52,9 @@ local function waiter_of(id)
     spot.raw = string.sub(value, at, at + CHARGE_SIZE - 1)
     spot.charge = read_charges(value, at, 1)[1]
     at = at + CHARGE_SIZE
-    w.spots[spot.charge[OWNER] .. spot.charge[LIMIT]] = spot
+    local key = spot.charge[OWNER] .. spot.charge[LIMIT]
+    w.spots[key] = spot
+    w.keys[#w.keys + 1] = key
   end
   waiters[id] = w
   return w
@@ -56,8 +63,9 @@ end
 local function write_waiters()
   for id, w in pairs(waiters) do
     if w and w.dirty then
-      local parts = { pack(WAITER, w.place, w.back_by, w.deadline, w.priority, w.weight, w.flow, w.process) }
-      for _, spot in pairs(w.spots) do
+      local parts = { pack(WAITER, w.place, w.back_by, w.deadline, w.weight, w.flow, w.process) }
+      for i = 1, #w.keys do
+        local spot = w.spots[w.keys[i]]
         parts[#parts + 1] = pack(SPOT, spot.turn, spot.start, spot.due, spot.standing and 1 or 0)
         parts[#parts + 1] = spot.raw
       end
@@ -102,7 +110,9 @@ local function step_out(w, key, spot)
 end
 
 local function step_aside(w)
-  for key, spot in pairs(w.spots) do
+  for i = 1, #w.keys do
+    local key = w.keys[i]
+    local spot = w.spots[key]
     if spot.standing then
       step_out(w, key, spot)
       free(spot.charge)
@@ -164,7 +174,9 @@ end
 
 -- Let it go. Where its flow was not served, the next call may start where this one would have.
 local function leave(w, by)
-  for key, spot in pairs(w.spots) do
+  for i = 1, #w.keys do
+    local key = w.keys[i]
+    local spot = w.spots[key]
     if spot.charge[KIND] % 2 == FAIR and not by[key] then
       local finishes = spot.start + spot.charge[LEAST] / w.weight
       if start_of_flow(key, w.flow) == finishes then finish(key, w.flow, spot.start, w.deadline) end
@@ -177,8 +189,6 @@ local function leave(w, by)
 end
 
 local function leave_overdue()
-  if looked then return end
-  looked = true
   local patience = base .. ':patience'
   local dead = call('ZRANGEBYSCORE', patience, '-inf', '(' .. text_of(now - GRACE), 'LIMIT', 0, 100)
   for i = 1, #dead do
@@ -265,8 +275,8 @@ local function join(id, who, w, charges, short, op, raw_at, patience)
   if w then
     step_aside(w)
   else
-    w = { id = id, place = next_place(), spots = {}, priority = who.priority, weight = who.weight,
-      flow = who.flow, process = who.process }
+    w = { id = id, place = next_place(), spots = {}, keys = {}, weight = who.weight, flow = who.flow,
+      process = who.process }
     waiters[id] = w
     call('SET', base .. ':place', text_of(w.place), 'PX', milliseconds(patience + 2 * GRACE))
   end
@@ -283,6 +293,7 @@ local function join(id, who, w, charges, short, op, raw_at, patience)
       spot = {}
       spot.turn, spot.start = turn_of(who, key, c, w.place)
       w.spots[key] = spot
+      w.keys[#w.keys + 1] = key
     end
     local at = raw_at + short[i] * CHARGE_SIZE
     spot.charge, spot.raw = c, string.sub(op, at, at + CHARGE_SIZE - 1)
@@ -333,12 +344,10 @@ local function call_up_line(key, c)
 end
 
 local function call_up()
-  for _ = 1, 3 do -- who steps aside frees more
-    local those = freed
-    if next(those) == nil then return end
-    freed = {}
-    for key, c in pairs(those) do
-      if owner_of(c[OWNER]).waited > now then call_up_line(key, c) end
-    end
+  local i = 1
+  while freed_keys[i] do -- who is found dead on the way frees more
+    local key = freed_keys[i]
+    if owner_of(freed[key][OWNER]).waited > now then call_up_line(key, freed[key]) end
+    i = i + 1
   end
 end

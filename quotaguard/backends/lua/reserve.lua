@@ -96,7 +96,6 @@ local function reserve(id, op)
   if replaced and replaced.status ~= 'o' then replaced = false end
   local waiter, ahead
   if line then
-    leave_overdue()
     waiter = waiter_of(id)
     ahead = those_ahead(id, who, waiter, candidates)
   end

@@ -12,7 +12,7 @@ local function recharge(r, amounts)
     drained = correct(c, drained, at, change, c[MARK])
     put(c, b, o, drained, at)
     if open then b[HOLDS] = b[HOLDS] + change end
-    if change < REFUND and o.waited > now then free(c) end
+    if o.waited > now then free(c) end
     c[CHARGED] = amount
     left[i] = c[CEILING] - drained
   end
