@@ -94,12 +94,14 @@ class Aim(NamedTuple):
     at: float
     excess: float = math.inf
     """The most that may be taken away to get there."""
+    beside_open: bool = False
+    """Whether calls that are under way will take what they hold out of that."""
 
     def change(self, state: BucketState, now: float) -> Change | None:
         """What gets the bucket there; None: it is there."""
         back = max(0.0, now - self.at) * self.limit.rate
         over = state.left - min(self.limit.ceiling, self.left + back)
-        over = min(over, self.excess)
+        over = min(over + state.held if self.beside_open else over, self.excess)
         return Change(self.owner, self.limit, -over) if over > self.limit.slack else None
 
 
@@ -195,6 +197,9 @@ class Upstream:
         if not refused:
             self._refusals.pop(place, None)
             return self._served(place, left, lease, now)
+        # The provider may not have charged the calls under way yet. If it has, this leaves so much
+        # the more in reserve, once: no later correction takes the same away again.
+        left = [aim._replace(beside_open=True) for aim in left]
         pause = told.again
         if pause is None and last and not _explains(left, lease):
             attempt = self._refusals[place] = self._refusals.get(place, 0) + 1
