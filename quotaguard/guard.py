@@ -145,13 +145,14 @@ class Guard(Accounts):
 
         self.estimator = Estimator(reserve_output, self.output_guess)
         self.upstream = None
-        limits, pools = self.rules.known_limits, self.estimator.pools
+        pools, known = [*self.estimator.pools], {*self.rules.known_limits}
         if learn_provider_limits:
             from .upstream import PAUSE, Upstream
 
             self.upstream = Upstream(self.clock.now)
-            limits, pools = limits | {PAUSE}, (*pools, self.upstream.pool)
-        self.backend = open_backend(backend, self.clock, limits, on_backend_error)
+            pools.append(self.upstream.pool)
+            known.add(PAUSE)
+        self.backend = open_backend(backend, self.clock, known, on_backend_error)
         self._sharing = Sharing(pools, self.backend, self.clock.now)
         self._errands = SimpleQueue()
         self.background = {}

@@ -130,8 +130,6 @@ class Upstream:
         self._refusals: dict[Place, int] = {}
         """How often in a row, and not saying why."""
         self._looked: dict[Place, float] = {}
-        self._prefix = secrets.token_hex(8)
-        self._numbers = itertools.count()
 
     # -- before a call ---------------------------------------------------------------------------
 
@@ -224,9 +222,7 @@ class Upstream:
                         self.pool.add(key, limit.amount)
         return known
 
-    def _served(
-        self, place: Place, left: list[Aim], lease: Lease, now: float
-    ) -> Correction | None:
+    def _served(self, place: Place, left: list[Aim], lease: Lease, now: float) -> Correction | None:
         """What is to be corrected after a call that was served.
 
         The provider looked at its limits some time between the call's admission and its answer. So
@@ -241,9 +237,11 @@ class Upstream:
         }
         aims = []
         for aim in left:
-            # What is left was rounded down.
-            over = seen.get((aim.owner, aim.limit.id), math.inf) - aim.left - 1.0
-            if over > aim.limit.slack:
+            after = seen.get((aim.owner, aim.limit.id))
+            if after is None:  # nothing was known of it, and nothing charged
+                aims.append(aim)
+            elif (over := after - aim.left - 1.0) > aim.limit.slack:
+                # What is left was rounded down: to go by that each time would add up.
                 aims.append(aim._replace(left=aim.left + 1.0, excess=over))
         if not aims or now < self._looked.get(place, -math.inf) + SELDOM:
             return None
@@ -262,13 +260,13 @@ class Upstream:
             if not (yield from self._too_much(correction)):
                 return False
             lock = Charge(correction.aims[0].owner, _LOCK, 1.0, 1.0, 0.0)
-            id = self._new_id()
+            id = _new_id()
             held = yield Reserve(id, (Candidate(None, (lock,)),), _LOCKED)
             if not isinstance(held, Reservation):
                 return correction.insist
             changes = yield from self._too_much(correction)
             if changes:
-                yield Adjust(self._new_id(), changes)
+                yield Adjust(_new_id(), changes)
             yield Release(id)
         return False
 
@@ -280,12 +278,13 @@ class Upstream:
         changes = map(Aim.change, correction.aims, states, itertools.repeat(now))
         return tuple(change for change in changes if change is not None)
 
-    def _new_id(self) -> str:
-        return f"provider-{self._prefix}-{next(self._numbers)}"
-
 
 def _owner(place: Place) -> Owner:
     return ("provider", *place)
+
+
+def _new_id() -> str:
+    return f"provider-{secrets.token_hex(8)}"  # corrections are rare, and a fork may be between
 
 
 def _explains(aims: Iterable[Aim], lease: Lease) -> bool:

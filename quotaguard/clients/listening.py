@@ -28,9 +28,8 @@ def account_of(client: Any, options: Any) -> str:
     """A name for the account that a request is charged to at the provider: a digest of the key, the
     organisation and the address. The key cannot be told from it.
     """
-    names = _PARTS
-    if all(getattr(client, name, None) is None for name in _KEY_PROVIDERS):
-        names += _KEYS
+    is_fixed = all(getattr(client, name, None) is None for name in _KEY_PROVIDERS)
+    names = (*_PARTS, *_KEYS) if is_fixed else _PARTS
     values = [(name, getattr(client, name, None)) for name in names]
     parts = [str(client.base_url), *(f"{n}={v}" for n, v in values if isinstance(v, str))]
     for headers in (getattr(client, "_custom_headers", None), options.headers):
@@ -55,9 +54,7 @@ class Listener:
 
     __slots__ = ("_account", "_guard", "_provider", "_upstream")
 
-    def __init__(
-        self, guard: Guard, upstream: Upstream, provider: Provider, account: str
-    ) -> None:
+    def __init__(self, guard: Guard, upstream: Upstream, provider: Provider, account: str) -> None:
         self._guard = guard
         self._upstream = upstream
         self._provider = provider

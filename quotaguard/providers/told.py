@@ -53,10 +53,11 @@ def duration(text: str) -> float | None:
     """Seconds of a text such as ``"1m2.5s"``, ``"6ms"`` or ``"30"``; None if it is none, or longer
     than two days, which is no time until a limit is back.
     """
+    seconds: float | None = None
     if _DURATION.fullmatch(text) is not None:
         seconds = sum(float(count) * _UNITS[unit] for count, unit in _PART.findall(text))
-    else:
-        seconds = number({"": text}, "") if text.replace(".", "", 1).isdecimal() else None
+    elif text.replace(".", "", 1).isdecimal():
+        seconds = float(text)
     return seconds if seconds is not None and seconds <= 2 * DAY else None
 
 
