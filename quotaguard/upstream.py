@@ -259,7 +259,8 @@ class Upstream:
         with suppress(BackendError):
             if not (yield from self._too_much(correction)):
                 return False
-            lock = Charge(correction.aims[0].owner, _LOCK, 1.0, 1.0, 0.0)
+            _, *place = correction.aims[0].owner
+            lock = Charge(("provider", *place), _LOCK, 1.0, 1.0, 0.0)
             id = _new_id()
             held = yield Reserve(id, (Candidate(None, (lock,)),), _LOCKED)
             if not isinstance(held, Reservation):

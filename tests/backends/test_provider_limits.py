@@ -13,18 +13,21 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import anthropic
 import openai
 import pytest
 
-from quotaguard import Guard, GuardedAnthropic, GuardedOpenAI, Wait
+from quotaguard import Guard, GuardedAnthropic, GuardedOpenAI, Wait, receipt
 from quotaguard.testing import FakeClock, FakeProvider, Reply
 from quotaguard.testing.provider import Seen
 
+if TYPE_CHECKING:
+    from .redis_server import RedisCluster
+
 MINUTE = 60.0
-MINUTES = 4
+MINUTES = 3
 WORKERS = 12
 STEP = 0.05
 """Seconds that pass at once."""
@@ -204,3 +207,26 @@ def test_streams_are_charged_when_they_begin(tmp_path: Path) -> None:
     guards = learning(f"sqlite:///{tmp_path}/quota.db", 4)
     results = Traffic(guards, streaming=True, tpm=TPM).run(GuardedOpenAI)
     check(results, TPM, float)
+
+
+def test_a_cluster_keeps_them_beside_a_users_own(one_cluster: RedisCluster) -> None:
+    """The buckets of one call are in one slot, whoever owns them."""
+    with FakeProvider(tpm=TPM, rpm=RPM) as provider:
+        guard = Guard(
+            limits=["100 requests/day"],
+            backend=one_cluster.url,
+            anonymous="somebody",
+            learn_provider_limits=True,
+        )
+        client = GuardedOpenAI(guard=guard, base_url=provider.openai_url, api_key="sk-shared")
+        with client:
+            for _ in range(2):
+                answer = client.chat.completions.create(
+                    model="gpt-4o", messages=[{"role": "user", "content": "word"}]
+                )
+        assert set(receipt(answer).left) == {
+            "100 requests/day",
+            "120 requests/minute (the provider's)",
+            "30k tokens/minute (the provider's)",
+        }
+        guard.close()
