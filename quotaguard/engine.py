@@ -317,10 +317,13 @@ class Engine:
         self._errands.put(_Settling(lease, outcome))
         errands.ring(self)
 
-    def soon(self, plan: Callable[[], Plan[bool]]) -> None:
-        """Have a plan carried out off this call's way; if it gives True, once more later."""
+    def after(self, plan: Callable[[], Plan[bool]], *, at_once: bool) -> None:
+        """Have a plan carried out before the next call, or at once by the helper thread; if it
+        gives True, once more later.
+        """
         self._errands.put(plan)
-        errands.soon(self)
+        if at_once:
+            errands.soon(self)
 
     def _later(self, op: Op) -> None:
         self._errands.put(op)

@@ -119,7 +119,7 @@ def test_who_finds_another_at_it_comes_back_if_it_must() -> None:
         assert isinstance(one.backend.execute(another), Reservation)
         assert drive(known(one).correcting(correction), one.backend) is correction.insist
         one.backend.execute(Release(another.id))
-    one.soon(lambda: known(one).correcting(must))
+    one.after(lambda: known(one).correcting(must), at_once=False)
     one.run_errands()
     assert left(one, PAUSE, ("pause", ACCOUNT, MODEL)) == pytest.approx(-30, abs=1e-6)
 

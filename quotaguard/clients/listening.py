@@ -79,4 +79,5 @@ class Listener:
             log.exception("the provider's limits could not be read from a response")
             return
         if correction is not None:
-            self._guard.soon(partial(self._upstream.correcting, correction))
+            plan = partial(self._upstream.correcting, correction)
+            self._guard.after(plan, at_once=correction.insist)

@@ -23,7 +23,6 @@ from tests.clients.clients import Kind
 from tests.clients.kit import got, run
 from tests.clients.learning import REFUSED, ask, learning, made
 
-
 pytestmark = pytest.mark.usefixtures("no_helper")
 
 

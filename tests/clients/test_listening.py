@@ -17,7 +17,7 @@ from quotaguard.upstream import Upstream
 from tests.clients.calls import create, each_sdk
 from tests.clients.clients import Kind
 from tests.clients.kit import each, entered, got, run
-from tests.clients.learning import REFUSED, ask, learning, made
+from tests.clients.learning import REFUSED, ask, made
 
 LIMITED = {"x-ratelimit-limit-requests": "77", "anthropic-ratelimit-requests-limit": "77"}
 OURS = "77 requests/minute (the provider's)"
