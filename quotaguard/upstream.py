@@ -7,7 +7,8 @@ all workers that share the key.
 
 A bucket is charged for a call before the provider hears of it, so it never holds more than the
 provider says is left, unless somebody else uses the key or the provider counts otherwise. Then it
-is taken down. It is never lifted: while calls are under way nobody can tell by how much.
+is taken down, to a little less. It is never lifted: while calls are under way nobody can tell by
+how much.
 """
 
 from __future__ import annotations
@@ -46,6 +47,10 @@ from .weights import Weights
 
 LONGEST_PAUSE = 3600.0
 """Seconds; whatever a provider says, after that somebody tries."""
+RESERVE = 0.05
+"""The share of a limit by which our bucket holds less than the provider's: for what others use, or
+the provider counts beyond what it bills, until the next answer tells. It shortens a burst once; the
+rate stays the provider's."""
 SELDOM = 0.25
 """Seconds between two looks at an account's buckets that no refusal asks for."""
 _LOCKED = 5.0
@@ -240,9 +245,8 @@ class Upstream:
             after = seen.get((aim.owner, aim.limit.id))
             if after is None:  # nothing was known of it, and nothing charged
                 aims.append(aim)
-            elif (over := after - aim.left - 1.0) > aim.limit.slack:
-                # What is left was rounded down: to go by that each time would add up.
-                aims.append(aim._replace(left=aim.left + 1.0, excess=over))
+            elif (over := after - (most := _in_reserve(aim))) > aim.limit.slack:
+                aims.append(aim._replace(left=most, excess=over))
         if not aims or now < self._looked.get(place, -math.inf) + SELDOM:
             return None
         if len(self._looked) >= _MOST:
@@ -286,6 +290,14 @@ def _owner(place: Place) -> Owner:
 
 def _new_id() -> str:
     return f"provider-{secrets.token_hex(8)}"  # corrections are rare, and a fork may be between
+
+
+def _in_reserve(aim: Aim) -> float:
+    """What our bucket may hold. What is left was rounded down: where there is no reserve, to go by
+    that at each answer would add up.
+    """
+    reserve = math.floor(RESERVE * aim.limit.ceiling)
+    return aim.left - reserve if reserve else aim.left + 1.0
 
 
 def _explains(aims: Iterable[Aim], lease: Lease) -> bool:

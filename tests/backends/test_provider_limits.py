@@ -29,10 +29,11 @@ if TYPE_CHECKING:
 MINUTE = 60.0
 MINUTES = 3
 WORKERS = 12
-STEP = 0.05
+STEP = 0.1
 """Seconds that pass at once."""
 TPM, RPM = 30_000, 120
 MOST_OUTPUT = 200
+OTHER = [{"role": "user", "content": "somebody else"}]
 PATIENCE = 20.0
 """Real seconds after which somebody is stuck."""
 
@@ -52,16 +53,24 @@ class Traffic:
         guards: makes the guards, each of which serves some of the workers.
         streaming: whether the answers come slowly, so that the provider charges calls when they
             begin, or all at once after a while, so that it charges them when they end.
+        others: calls a minute, of 250 tokens, by somebody with the same key and no guard.
     """
 
     def __init__(
-        self, guards: Callable[[FakeClock], list[Guard]], streaming: bool = False, **limits: Any
+        self,
+        guards: Callable[[FakeClock], list[Guard]],
+        streaming: bool = False,
+        others: int = 0,
+        **limits: Any,
     ) -> None:
         self.clock = FakeClock(auto_advance=False)
         self._began = self.clock.now()
         self._guards = guards(self.clock)
         self._limits = limits
         self._streaming = streaming
+        self._others = others
+        self.theirs: list[Result] = []
+        """What came of the others' calls."""
         self._chance = random.Random(7)
         self._lock = threading.Lock()
         self._streams: list[tuple[float, threading.Event]] = []
@@ -88,17 +97,24 @@ class Traffic:
                 threading.Thread(target=self._work, args=(number, clients[number % len(clients)]))
                 for number in range(WORKERS)
             ]
+            other = openai.OpenAI(base_url=url, api_key="sk-shared", max_retries=0)
+            stack.enter_context(other)
             for worker in workers:
                 worker.start()
             while self._busy:
                 self._until_all_wait()
                 self.clock.advance(STEP)
                 self._go_on()
+                now = self.clock.now() - self._began
+                if now * self._others > len(self.theirs) * MINUTE:
+                    self.theirs.append(Result(now, self._call(other, OTHER)))
             for worker in workers:
                 worker.join()
         return sorted(self._results, key=lambda result: result.at)
 
-    def _reply(self, _: Seen) -> Reply:
+    def _reply(self, seen: Seen) -> Reply:
+        if seen.body["messages"] == OTHER:
+            return Reply(input_tokens=150, output_tokens=100)
         with self._lock:
             output = self._chance.randrange(20, MOST_OUTPUT)
             seconds = self._chance.uniform(0.2, 2.0)
@@ -207,6 +223,16 @@ def test_streams_are_charged_when_they_begin(tmp_path: Path) -> None:
     guards = learning(f"sqlite:///{tmp_path}/quota.db", 4)
     results = Traffic(guards, streaming=True, tpm=TPM).run(GuardedOpenAI)
     check(results, TPM, float)
+
+
+def test_others_who_use_the_key_are_made_room_for() -> None:
+    """Somebody who knows nothing of us takes a third of what the provider allows; it refuses next
+    to none of our calls all the same, and what it allows is used to the full.
+    """
+    traffic = Traffic(learning("memory://", 1), others=40, tpm=TPM)
+    results = traffic.run(GuardedOpenAI)
+    check(results + traffic.theirs, TPM, float)
+    assert sum(result.tokens is not None for result in traffic.theirs) > 35 * MINUTES
 
 
 def test_a_cluster_keeps_them_beside_a_users_own(one_cluster: RedisCluster) -> None:
