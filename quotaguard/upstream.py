@@ -170,8 +170,9 @@ class Upstream:
         with self.pool.lock:
             for metric, period in _SHARED:
                 told = self.pool.find(("|".join(place), f"{metric}|{period:g}"), soon=True)
-                if told is not None and told.weights:
-                    most = max(told.weights, key=lambda slot: (told.weights[slot], -slot))
+                weights = told.weights if told is not None else {}
+                if weights:
+                    most = max(weights, key=lambda slot: (weights[slot], -slot))
                     found.append(_limit(metric, _round(_GROWTH**most), period, 1.0))
         return found
 
