@@ -57,7 +57,8 @@ _GUARD_KEYS = (
     "warn_at",
     "mode",
 )
-_TIER_KEYS = ("limits", "models", "when_exceeded", "when_not_allowed", "warn_at")
+_TIER_VALUES = ("limits", "models", "warn_at", "priority", "weight")
+_TIER_KEYS = (*_TIER_VALUES, "when_exceeded", "when_not_allowed")
 _WHO_KEYS = ("tier", "limits", "models")
 
 
@@ -217,7 +218,7 @@ def _tables(said: Mapping[str, Any], what: str) -> Mapping[str, Mapping[str, Any
 def _tier(name: str, table: Mapping[str, Any]) -> Tier:
     where = f"tiers.{name}"
     _known(table, _TIER_KEYS, where)
-    arguments = {key: table[key] for key in ("limits", "models", "warn_at") if key in table}
+    arguments = {key: table[key] for key in _TIER_VALUES if key in table}
     if "when_exceeded" in table:
         arguments["when_exceeded"] = _policies(table["when_exceeded"], f"{where}.when_exceeded")
     if "when_not_allowed" in table:

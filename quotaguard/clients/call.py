@@ -71,6 +71,8 @@ class Call(NamedTuple):
     """The lease of a background response that this request looks at."""
     fallback: bool = True
     """Whether another model may serve it."""
+    priority: float | None = None
+    """How early its turn comes in line."""
 
     def admission(self) -> Plan[Lease]:
         """The plan that reserves for it."""
@@ -82,6 +84,7 @@ class Call(NamedTuple):
             rough,
             fallback=self.fallback,
             timeout=partial(self.sdk.timeout, self.client, self.options),
+            priority=self.priority,
         )
 
     def count_ahead(self) -> None:
