@@ -17,8 +17,10 @@ Html = NewType("Html", str)
 
 BLUE, TEAL, AMBER, RED = "#4c8dff", "#1fa99a", "#d98a00", "#e5484d"
 
+_SHORT = 24
+"""Characters of a name that stays on one line of a table."""
 _STYLE = Html(f"""<style>
-.quotaguard {{ font: 13px/1.5 system-ui, sans-serif; max-width: 54em; margin: .4em 0;
+.quotaguard {{ font: 13px/1.5 system-ui, sans-serif; max-width: 62em; margin: .4em 0;
   padding: .7em 1em .8em; border: 1px solid rgba(127,127,127,.35); border-radius: 8px }}
 .quotaguard .qg-title {{ font-weight: 600; overflow-wrap: anywhere }}
 .quotaguard .qg-note {{ opacity: .75; overflow-wrap: anywhere }}
@@ -34,13 +36,14 @@ _STYLE = Html(f"""<style>
 .quotaguard .qg-track i {{ display: block; height: 100% }}
 .quotaguard .qg-track i.qg-held {{ opacity: .45 }}
 .quotaguard .qg-wide {{ overflow-x: auto }}
-.quotaguard table {{ border-collapse: collapse; margin: .5em 0 0; font-size: 1em; width: 100% }}
-.quotaguard tr, .quotaguard tr:nth-child(n) {{ background: none }}
-.quotaguard th, .quotaguard td {{ padding: .15em .6em; text-align: right; white-space: nowrap;
+.quotaguard table {{ border-collapse: collapse; margin: .5em 0 0; font-size: 1em; width: 100%;
+  table-layout: auto !important }} /* Jupyter has its own rules for all tables */
+.quotaguard tr {{ background: none !important }}
+.quotaguard th, .quotaguard td {{ padding: .15em .45em; text-align: right; white-space: nowrap;
   border: 0; border-bottom: 1px solid rgba(127,127,127,.25); font-variant-numeric: tabular-nums }}
 .quotaguard th {{ font-weight: 600 }}
-.quotaguard .qg-name {{ text-align: left; white-space: normal; overflow-wrap: break-word }}
-.quotaguard th.qg-name {{ white-space: nowrap }}
+.quotaguard .qg-name {{ text-align: left !important }}
+.quotaguard .qg-long {{ white-space: normal; overflow-wrap: break-word }}
 .quotaguard tfoot td {{ border-bottom: 0; font-weight: 600 }}
 .quotaguard svg {{ display: block; width: 100%; height: auto; margin-top: .6em }}
 .quotaguard .qg-warn, .quotaguard .qg-bad {{ padding-left: .6em; margin: .2em 0;
@@ -67,7 +70,7 @@ def join(parts: Iterable[Html]) -> Html:
 
 def card(title: str, *parts: Html) -> Html:
     """One thing that is shown, with its style: outputs of a notebook stand alone."""
-    head = f'<div class="qg-title">{words(title)}</div>'
+    head = f'<div class="qg-title">{words(title)}</div>' if title else ""
     return Html(f'<div class="quotaguard">{_STYLE}{head}{join(parts)}</div>')
 
 
@@ -110,10 +113,12 @@ def table(
 ) -> Html:
     """A table; its first ``names`` columns are names, the others numbers."""
 
+    def cell(at: int, said: str, tag: str) -> str:
+        kind = "" if at >= names else "qg-name qg-long" if len(said) > _SHORT else "qg-name"
+        return f'<{tag} class="{kind}">{words(said)}</{tag}>'
+
     def line(cells: Sequence[str], tag: str) -> str:
-        marks = (' class="qg-name"' if at < names else "" for at in range(len(cells)))
-        each = (f"<{tag}{m}>{words(c)}</{tag}>" for m, c in zip(marks, cells, strict=True))
-        return f"<tr>{''.join(each)}</tr>"
+        return f"<tr>{''.join(cell(at, said, tag) for at, said in enumerate(cells))}</tr>"
 
     body = "".join(line(cells, "td") for cells in lines)
     foot = f"<tfoot>{line(last, 'td')}</tfoot>" if last else ""
