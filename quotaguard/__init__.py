@@ -130,16 +130,16 @@ def __getattr__(name: str) -> Any:
 
 def load_ipython_extension(shell: Any) -> None:
     """``%load_ext quotaguard``: see `quotaguard.contrib.notebook`."""
-    from .contrib.notebook import load_ipython_extension as load
+    from .contrib.notebook import load_ipython_extension as _load
 
-    load(shell)
+    _load(shell)
 
 
 def unload_ipython_extension(shell: Any) -> None:
     """``%unload_ext quotaguard``."""
-    from .contrib.notebook import unload_ipython_extension as unload
+    from .contrib.notebook import unload_ipython_extension as _unload
 
-    unload(shell)
+    _unload(shell)
 
 
 def __dir__() -> list[str]:
