@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from IPython.core.error import UsageError
 from IPython.core.magic import no_var_expand
@@ -31,6 +31,15 @@ _FIRST_LINE = re.compile(r"%%quota(?:[ \t]+(?P<line>.*))?$")
 _loaded: Extension | None = None
 
 
+class _Run(NamedTuple):
+    """A cell that runs."""
+
+    cell: Cell
+    acting: acting_as
+    result: Any
+    """IPython's own record of the run, by which its end is known."""
+
+
 class Extension:
     """What is loaded into a shell.
 
@@ -41,9 +50,8 @@ class Extension:
     def __init__(self, shell: Any, guard: NotebookGuard) -> None:
         self.shell = shell
         self.guard = guard
-        self._cell: Cell | None = None
-        self._acting: acting_as | None = None
-        self._result: Any = None
+        self._runs: list[_Run] = []
+        """Cells that run, each inside the one before it."""
         self._line = WaitingLine(lambda view: display(view, display_id=True))
         self._deaf = listen(self._hear)
         guard.tell.add(self._hear_own)
@@ -57,7 +65,8 @@ class Extension:
 
     def unload(self) -> None:
         """Take all of it back, and close the guard."""
-        self._end()
+        while self._runs:
+            self._end()
         stand(None)
         set_default_guard(None)
         shorten(on=False)
@@ -101,15 +110,16 @@ class Extension:
     @no_var_expand
     def quota_begin(self, line: str) -> None:
         """Put what is below it in the cell under terms; ``%%quota`` is how to write it."""
-        self._end()
         said = self._read(line).terms
+        result = getattr(self.shell.displayhook, "exec_result", None)
+        if result is not None and result.info.silent:
+            raise UsageError("%%quota in a silent execution, of whose end IPython does not tell")
         around = in_force()
         cell = Cell(said if around is None else said.within(around.terms))
         self._check(cell)
-        self._cell = cell
-        self._result = getattr(self.shell.displayhook, "exec_result", None)
-        self._acting = acting_as(cell.terms.identity.user, org=cell.terms.identity.org)
-        self._acting.__enter__()  # for clients of other guards; `_end` leaves it
+        acting = acting_as(cell.terms.identity.user, org=cell.terms.identity.org)
+        acting.__enter__()  # for clients of other guards; `_end` leaves it
+        self._runs.append(_Run(cell, acting, result))
         mark(cell)
 
     def _read(self, line: str) -> Line:
@@ -153,18 +163,19 @@ class Extension:
         self._line.begin()
 
     def _after(self, result: Any = None) -> None:
-        """A cell ended; perhaps one inside the one with ``%%quota`` (``%%capture`` runs such)."""
-        cell = self._cell
-        if cell is None or not (result is None or self._result in (None, result)):
-            return
-        self._end()
-        display(CellView(cell.meter, self._standings(cell)))
+        """A cell ended; perhaps one inside the one with ``%%quota`` (``%%capture`` runs such), and
+        all of them if it was thrown away, which has no result.
+        """
+        while self._runs and (result is None or self._runs[-1].result is result):
+            cell = self._end()
+            display(CellView(cell.meter, self._standings(cell)))
 
-    def _end(self) -> None:
-        if self._acting is not None:
-            self._acting.__exit__(None, None, None)
-        self._cell = self._acting = self._result = None
-        mark(None)
+    def _end(self) -> Cell:
+        """The innermost cell is over; the one around it goes on."""
+        run = self._runs.pop()
+        run.acting.__exit__(None, None, None)
+        mark(self._runs[-1].cell if self._runs else None)
+        return run.cell
 
     # -- levels ----------------------------------------------------------------------------------
 

@@ -204,6 +204,36 @@ def test_code_may_call_the_magic(notebook: Notebook) -> None:
     notebook.fail(call, QuotaExceeded)
 
 
+def test_a_cell_inside_a_cell_does_not_end_it(notebook: Notebook) -> None:
+    """What runs another cell stays under its own limits, and the inner one under both."""
+    notebook.run("run = get_ipython().run_cell")
+    notebook.fail(
+        '%%quota "900 tokens/day" --user alice\n'
+        "run('%%quota \"1k requests/day\"\\nask()')\n"
+        "run('ask()')\nask()",
+        QuotaExceeded,
+    )
+    assert "900 tokens/day" in notebook.outputs[0]["text/plain"]
+    assert "1k requests/day" in notebook.outputs[0]["text/plain"]
+    assert "1 call, 300 input tokens" in notebook.text
+    assert "1 refused" in notebook.text
+
+
+def test_a_silent_run_is_not_left_without_limits(notebook: Notebook) -> None:
+    """IPython does not tell of its end, so it must not begin."""
+    result = notebook.shell.run_cell('%%quota "900 tokens/day"\nask()', silent=True)
+    assert isinstance(result.error_in_exec, UsageError)
+
+
+def test_an_interrupted_cell_ends(notebook: Notebook) -> None:
+    """Whoever stops a cell has ended its limits too, and is shown what it cost so far."""
+    notebook.fail(
+        '%%quota "900 tokens/day" --user alice\nask()\nraise KeyboardInterrupt', KeyboardInterrupt
+    )
+    assert "for alice: 1 call" in notebook.text
+    assert notebook.run("receipt(ask()).identity.user") == "anonymous"
+
+
 def test_a_tier_without_the_model_is_not_allowed_as_ever(notebook: Notebook) -> None:
     """The cell's terms stand over the tier's; what they do not name stays."""
     from quotaguard import Tier
