@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .admin import Administration
+from .display import Displayed
 from .errors import ConfigurationError
 
 if TYPE_CHECKING:  # most guards keep no journal
@@ -13,7 +14,7 @@ if TYPE_CHECKING:  # most guards keep no journal
     from .report import Period, Report
 
 
-class Accounts(Administration):
+class Accounts(Displayed, Administration):
     """The part of `quotaguard.Guard` that is about what was."""
 
     journal: Journal | None

@@ -14,10 +14,13 @@ from decimal import Context, Decimal
 from fractions import Fraction
 from typing import Any, TypeAlias
 
+from .display import Displayed
 from .entries import Entry
 from .errors import ConfigurationError
 from .usage import NANO
 from .windows import UNITS, window, zone
+from .wording import money as _money
+from .wording import shown as _shown
 
 Moment: TypeAlias = "float | datetime | None"
 Period: TypeAlias = "str | tuple[Moment, Moment]"
@@ -126,7 +129,7 @@ class _Sum:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class Report(Displayed):
     """Sums over a period, by group; ``str(report)`` is a table.
 
     Attributes:
@@ -159,7 +162,10 @@ class Report:
             "total": self.total.as_dict(),
         }
 
-    def __str__(self) -> str:
+    def table(self) -> tuple[list[str], list[list[str]], list[str]]:
+        """The head, a line for each group, and the totals, as they are shown; columns that are zero
+        all the way are left out.
+        """
         columns = [c for c in _COLUMNS if c[2] or c[1](self.total) not in ("0", "$0.00")]
         head = [*self.by, *(name for name, _, _ in columns)]
         lines = [
@@ -171,7 +177,11 @@ class Report:
         else:
             ends = []
             lines.clear()
-        table = [head, *lines, [*ends, *(show(self.total) for _, show, _ in columns)]]
+        return head, lines, [*ends, *(show(self.total) for _, show, _ in columns)]
+
+    def __str__(self) -> str:
+        head, lines, last = self.table()
+        table = [head, *lines, last]
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         return "\n".join(
             "  ".join(
@@ -303,18 +313,3 @@ def _iso(moment: float, tz: str) -> str | None:
 
 def _dollars(nano: int) -> Decimal:
     return _EXACT.divide(Decimal(nano), Decimal(NANO))
-
-
-def _money(dollars: Decimal) -> str:
-    """Dollars for people: cents, or for less than a dollar four digits of whatever it is."""
-    digits = 2 if dollars == 0 else max(2, 3 - dollars.adjusted())
-    whole, _, cents = f"{abs(dollars):,.{digits}f}".partition(".")
-    return f"{'-' if dollars < 0 else ''}${whole}.{cents.rstrip('0').ljust(2, '0')}"
-
-
-def _shown(part: str | None) -> str:
-    """A name in a table: on one line, and not endless."""
-    if part is None:
-        return "-"
-    plain = part if part.isprintable() else repr(part)
-    return plain if len(plain) <= 40 else plain[:39] + "…"
