@@ -360,7 +360,7 @@ class InLine(Asking):
                 self.ask(Settle(id, (used,) * self.holding.pop(id)))
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("of", [Beside, InLine])
 def test_the_lua_answers_as_the_ledger_does(
     of: type[Asking], server: RedisServer, soak: bool

@@ -251,8 +251,13 @@ local function serve(who, waiter, charges)
 end
 
 local function next_expiry()
-  local first = call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
-  return first[2] and tonumber(first[2]) or INF
+  local at = 0
+  while true do
+    local first = call('ZRANGE', KEYS[1], at, at, 'WITHSCORES')
+    if not first[1] then return soonest_added end
+    if not moved[first[1]] then return math.min(tonumber(first[2]), soonest_added) end
+    at = at + 1
+  end
 end
 
 local function due_of(w)
