@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Literal, TypeAlias
 
-from .core.lease import Demand
+from .core.lease import Cost, Demand
 from .counting import (
     Calibration,
     Factor,
@@ -51,6 +52,8 @@ class Estimation:
             refuses nothing.
         parts: the input as counted, by what it pays for.
         factor: what calibration multiplied the count by.
+        hidden: tokens that calibration added to the count before, for a hidden prompt.
+        usd: what input and output cost in US dollars at the standard rate; None: no price is known.
     """
 
     input_tokens: int
@@ -58,6 +61,8 @@ class Estimation:
     output_hard: bool
     parts: Parts
     factor: float
+    hidden: int = 0
+    usd: Decimal | None = None
 
 
 class Estimator:
@@ -68,12 +73,13 @@ class Estimator:
             ``"learned"``: what was learnt, also where the request allows more. A number, or a
             callable of endpoint and body: that many tokens. Only a stated maximum is hard.
         guess: tokens assumed for an answer of which nothing is stated or learnt.
+        calibrate: whether bills correct the counts that follow.
 
     Raises:
         ConfigurationError: ``reserve_output`` is none of these.
     """
 
-    def __init__(self, reserve_output: ReserveOutput, guess: int) -> None:
+    def __init__(self, reserve_output: ReserveOutput, guess: int, calibrate: bool = True) -> None:
         number = isinstance(reserve_output, int) and not isinstance(reserve_output, bool)
         if not (
             reserve_output in ("max", "learned")
@@ -90,7 +96,9 @@ class Estimator:
         self._learned = LearnedOutput()
         self._heard: deque[tuple[str | None, str | None, Demand, Usage]] = deque()
         self._taken_in = 0
-        self.pools = (self._calibration.pool, self._learned.pool)
+        self._calibrates = calibrate
+        calibrated = (self._calibration.pool,) if calibrate else ()
+        self.pools = (*calibrated, self._learned.pool)
         """What is learnt, for `quotaguard.sharing.Sharing`."""
 
     def demand(
@@ -128,7 +136,13 @@ class Estimator:
         return Demand(corrected, output, hard, parts.total, features, answers(endpoint, body))
 
     def estimate(
-        self, endpoint: str, body: Mapping[str, Any], *, model: str | None, user: str | None
+        self,
+        endpoint: str,
+        body: Mapping[str, Any],
+        *,
+        model: str | None,
+        user: str | None,
+        cost: Cost,
     ) -> Estimation:
         """The same with what it is made of, always counted in full, by all that is known."""
         self._take_in()
@@ -136,8 +150,11 @@ class Estimator:
         output, hard = self._output(endpoint, body, model, user)
         parts = explain_request(endpoint, body)
         features, corrected = self._corrected(endpoint, parts, model)
-        factor = self._calibration.factor(model or "", features)
-        return Estimation(corrected, output, hard, parts, round(factor, 6))
+        factor = round(self._calibration.factor(model or "", features), 6)
+        hidden = self._calibration.hidden(model or "", features)
+        used = Usage(1, corrected, output)
+        usd = used._replace(nano_usd=cost(used, model, "")).usd
+        return Estimation(corrected, output, hard, parts, factor, hidden, usd)
 
     def _corrected(self, endpoint: str, parts: Parts, model: str | None) -> tuple[str, int]:
         """What kind of request it is, and its input, corrected."""
@@ -173,7 +190,7 @@ class Estimator:
             except IndexError:  # another thread was quicker
                 return
             self._taken_in += 1
-            if demand.counted and model:
+            if self._calibrates and demand.counted and model:
                 self._calibration.observe(model, demand.features, demand.counted, used.input_tokens)
             if model and used.output_tokens:
                 self._learned.observe(user or "", model, used.output_tokens / demand.answers)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 import pytest
 from openai import OpenAI
 
-from quotaguard import ConfigurationError, Guard, Identity, QuotaExceeded, Usage, receipt
+from quotaguard import ConfigurationError, Guard, Identity, Price, QuotaExceeded, Usage, receipt
 from quotaguard.core.lease import Demand
 from quotaguard.counting import bound_request, count_request
 from quotaguard.estimator import Estimator, is_large
@@ -99,6 +100,19 @@ def test_bills_correct_the_count() -> None:
     assert any(factor.factor > 1.3 for factor in estimator.calibration())
 
 
+def test_calibration_can_be_switched_off() -> None:
+    """Who wants the plain count gets it, from what others have seen of the model too."""
+    estimator = Estimator("max", 512, calibrate=False)
+    for _ in range(30):
+        estimator.learn("alice", "gpt-4o", demand(estimator), Usage(1, 200, 300))
+
+    assert demand(estimator).input_tokens == count_request("chat", BODY)
+    assert estimator.calibration() == []
+    assert demand(estimator).output_tokens >= 300  # what answers take is no correction
+    assert len(estimator.pools) == 1
+    assert Guard(calibrate=False).calibration() == []
+
+
 def test_without_limits_on_tokens_nothing_is_counted() -> None:
     """A bound does where no limit depends on the count."""
     assert demand(Estimator("max", 9), most=None).input_tokens == bound_request("chat", BODY)
@@ -125,6 +139,17 @@ def test_estimate_says_what_the_estimate_is_made_of() -> None:
     assert found.parts.messages == found.parts.total == found.input_tokens
     assert (found.output_tokens, found.output_hard, found.factor) == (40, True, 1.0)
     assert guard.peek()[0].left == 10_000
+
+
+def test_estimate_says_what_a_request_costs() -> None:
+    """Its input as counted and the answer as reserved; nothing where nobody knows a price."""
+    prices = {"gpt-4o": Price(input=2, output=10)}
+    guard = Guard(prices=prices)
+    body = {**BODY, "max_tokens": 1_000}
+    found = guard.estimate("chat", body)
+
+    assert found.usd == Decimal(2 * found.input_tokens + 10 * 1_000) / 1_000_000
+    assert guard.estimate("chat", {**body, "model": "nobody-knows-it"}).usd is None
 
 
 def test_estimate_counts_a_large_request_in_full() -> None:
