@@ -23,6 +23,7 @@ from .counting import (
     bound_request,
     explain_request,
     feature_class,
+    loads,
     output_allowance,
 )
 from .counting.output import answers
@@ -36,6 +37,8 @@ ReserveOutput: TypeAlias = (
 
 LARGE = 50_000
 """Bytes of text; from there on counting may take milliseconds, and is kept off an event loop."""
+_REFERENCE = 5_000
+"""What a reference in a schema counts there: a few of them can stand for very much."""
 
 HANDFUL = 8
 """Answers that are learnt from together, once there were many."""
@@ -96,10 +99,23 @@ class Estimator:
         self._learned = LearnedOutput()
         self._heard: deque[tuple[str | None, str | None, Demand, Usage]] = deque()
         self._taken_in = 0
+        self._tables: set[str] = set()
+        """Tokenizers' tables that were asked for."""
         self._calibrates = calibrate
         calibrated = (self._calibration.pool,) if calibrate else ()
         self.pools = (*calibrated, self._learned.pool)
         """What is learnt, for `quotaguard.sharing.Sharing`."""
+
+    def may_stall(self, endpoint: str, body: Mapping[str, Any]) -> bool:
+        """Whether counting a body could stall an event loop: it is large, or the first to need a
+        tokenizer's table, or the table is still being loaded.
+        """
+        if is_large(body):
+            return True
+        table, loading = loads(endpoint, body)
+        new = table not in self._tables
+        self._tables.add(table)
+        return new or loading
 
     def demand(
         self,
@@ -136,19 +152,14 @@ class Estimator:
         return Demand(corrected, output, hard, parts.total, features, answers(endpoint, body))
 
     def estimate(
-        self,
-        endpoint: str,
-        body: Mapping[str, Any],
-        *,
-        model: str | None,
-        user: str | None,
-        cost: Cost,
+        self, endpoint: str, body: Mapping[str, Any], *, user: str | None, cost: Cost
     ) -> Estimation:
         """The same with what it is made of, always counted in full, by all that is known."""
         self._take_in()
-        body = _for_model(body, model)
-        output, hard = self._output(endpoint, body, model, user)
         parts = explain_request(endpoint, body)
+        named = body.get("model")
+        model = named if isinstance(named, str) else None
+        output, hard = self._output(endpoint, body, model, user)
         features, corrected = self._corrected(endpoint, parts, model)
         factor = round(self._calibration.factor(model or "", features), 6)
         hidden = self._calibration.hidden(model or "", features)
@@ -214,6 +225,7 @@ def is_large(body: Mapping[str, Any]) -> bool:
         if isinstance(value, str):
             room -= len(value)
         elif isinstance(value, Mapping):
+            room -= _REFERENCE if "$ref" in value else 0
             waiting.extend(value.values())
         elif isinstance(value, (list, tuple)):
             room -= len(value)

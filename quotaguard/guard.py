@@ -130,7 +130,7 @@ class Guard(Accounts):
         self.strict = strict
         self.count_unmetered = count_unmetered
         self.ask_for_usage = ask_for_usage
-        self._rough = _one_of(count, "count", "exact", "when_close") == "when_close"
+        self.rough = _one_of(count, "count", "exact", "when_close") == "when_close"
         self._observing = _one_of(mode, "mode", "enforce", "observe") == "observe"
         self._warn_at = thresholds(warn_at, "warn_at")
         if not (identity_hash is None or callable(identity_hash) or _is_secret(identity_hash)):
@@ -234,9 +234,7 @@ class Guard(Accounts):
             ValueError: there is no such endpoint.
             TypeError: the request is no mapping.
         """
-        model = request.get("model") if isinstance(request, Mapping) else None
-        cost = self.prices.cost
-        return self.estimator.estimate(endpoint, request, model=model, user=user, cost=cost)
+        return self.estimator.estimate(endpoint, request, user=user, cost=self.prices.cost)
 
     def calibration(self) -> list[Factor]:
         """By model and kind of request: how counts are corrected, as bills have shown."""

@@ -84,10 +84,18 @@ class Call(NamedTuple):
             timeout=partial(self.sdk.timeout, self.client, self.options),
         )
 
+    def may_stall(self) -> bool:
+        """Whether counting it could stall an event loop."""
+        if self.route.kind != "metered":
+            return False
+        return self.guard.estimator.may_stall(self.route.endpoint, self.body)
+
     def count_ahead(self) -> None:
         """Count what admission will count, so that it finds it counted: for another thread."""
         caller = self.guard.known_caller(self.who)
         if caller is not None:
+            if self.guard.rough:
+                self._demand(self.model, caller, None, rough=True)
             self._demand(self.model, caller, None)
 
     def _demand(

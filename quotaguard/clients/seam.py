@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from ..config import default_guard, private_guard
 from ..core.lease import Lease
 from ..errors import ConfigurationError, ModelNotAllowed, QuotaExceeded, UnmeteredEndpoint
-from ..estimator import is_large
 from ..guard import Guard
 from ..identity import Identity, Who, name
 from .call import Call, Sdk, intercept
@@ -289,7 +288,7 @@ class AsyncSeam(_Seam):
             if call is None:
                 return await super().request(cast_to, options, *args, **kwargs)
             guard = call.guard
-            if is_large(call.body):
+            if call.may_stall():
                 await asyncio.to_thread(call.count_ahead)
             try:
                 lease = call.resumed or await guard.arun(call.admission())

@@ -75,11 +75,13 @@ class ClaudeRules:
     """How one Claude generation frames a prompt, in tokens.
 
     Claude's tokenizer is not public: text costs ``token`` for each ``cl100k_base`` token less
-    ``word`` for each run of letters (words are what the two tokenizers agree on).
+    ``word`` for each run of letters (words are what the two tokenizers agree on), and ``long_word``
+    more for each that is long, from nine letters on (Claude's cuts more of these).
     """
 
-    token: float = 1.27
-    word: float = 0.30
+    token: float = 1.25
+    word: float = 0.28
+    long_word: float = 0.36
     per_request: float = 4.0
     per_turn: float = 3.0
     thinking: float = 29.0
@@ -189,7 +191,9 @@ _CLAUDE_3 = ClaudeRules(tools_auto=530, tools_forced=530)
 _CLAUDE_4 = ClaudeRules()
 _CLAUDE_45 = ClaudeRules(tools_auto=493, tools_forced=585)
 _CLAUDE_46 = replace(_CLAUDE_45, keeps_thinking=True)
-_CLAUDE_5 = replace(_CLAUDE_46, token=1.5, word=0.2, tools_auto=370, tools_forced=505)
+_CLAUDE_5 = replace(
+    _CLAUDE_46, token=1.5, word=0.2, long_word=0.0, tools_auto=370, tools_forced=505
+)
 
 CLAUDE: dict[str, ClaudeRules] = {
     "claude-instant": _CLAUDE_3,
@@ -222,6 +226,9 @@ NEWEST_CLAUDE = "claude-opus-5"
 _CLAUDE_NAME = re.compile(r"claude[-.@\w]*")
 _DATE = re.compile(r"[-@]20\d\d-?\d\d-?\d\d.*$|-latest$|-preview$")
 _LONGEST_NAME = 200
+_MOST_WARNINGS = 100
+_warned: set[str] = set()
+"""Models that the log was told of: names come from requests, which could fill it."""
 
 log = logging.getLogger("quotaguard")
 
@@ -284,6 +291,7 @@ def _key(table: Iterable[str], model: str, newest: str) -> str:
     name = base_name(model)
     found = [key for key in table if re.search(rf"(?<![a-z0-9]){re.escape(key)}(?![a-z0-9])", name)]
     first = [key for key in found if name.startswith(key)]
-    if not found:
+    if not found and len(_warned) < _MOST_WARNINGS and model not in _warned:
+        _warned.add(model)
         log.warning("no counting rules for model %r: using those of %s", model, newest)
     return max(first or found, key=len, default=newest)
