@@ -113,9 +113,10 @@ class Estimator:
         if is_large(body):
             return True
         table, loading = loads(endpoint, body)
-        new = table not in self._tables
-        self._tables.add(table)
-        return new or loading
+        if loading is None:  # and is perhaps never needed, where no limit depends on tokens
+            loading = table not in self._tables
+            self._tables.add(table)
+        return loading
 
     def demand(
         self,

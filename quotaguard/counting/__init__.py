@@ -146,8 +146,10 @@ def preload() -> None:
         engines().preload(encoding)
 
 
-def loads(endpoint: str, request: Mapping[str, Any]) -> tuple[str, bool]:
-    """The tokenizer's table that a request is counted with, and whether it is just being loaded."""
+def loads(endpoint: str, request: Mapping[str, Any]) -> tuple[str, bool | None]:
+    """The tokenizer's table that a request is counted with, and whether it is just being loaded;
+    None: nobody has asked for it yet.
+    """
     table = _encoding(endpoint, request)
     return table, engines().loading(table)
 

@@ -117,11 +117,10 @@ class Engines:
         for name in list(self._loaders)[:1]:
             self._load(name, encoding)
 
-    def loading(self, encoding: str) -> bool:
-        """Whether `count` would wait for a load that has begun."""
-        return any(
-            load.waited_for for (_, table), load in list(self._loads.items()) if table == encoding
-        )
+    def loading(self, encoding: str) -> bool | None:
+        """Whether `count` would wait for a load that has begun; None: none has."""
+        loads = [load for (_, table), load in list(self._loads.items()) if table == encoding]
+        return any(load.waited_for for load in loads) if loads else None
 
     def _load(self, name: EngineName, encoding: str) -> _Load:
         key = (name, encoding)

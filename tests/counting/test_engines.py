@@ -120,13 +120,13 @@ def test_a_load_tells_whether_it_is_waited_for() -> None:
         return works(encoding)
 
     found = Engines(load_seconds=30, loaders={"tiktoken": slow})
-    assert not found.loading("o200k_base")
+    assert found.loading("o200k_base") is None
     found.preload("o200k_base")
-    assert found.loading("o200k_base")
-    assert not found.loading("cl100k_base")
+    assert found.loading("o200k_base") is True
+    assert found.loading("cl100k_base") is None
     release.set()
     assert found.count("o200k_base")[0] == "tiktoken"
-    assert not found.loading("o200k_base")
+    assert found.loading("o200k_base") is False
 
 
 def test_an_encoding_is_loaded_once_for_many_threads() -> None:
