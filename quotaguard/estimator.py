@@ -153,9 +153,11 @@ class Estimator:
         return Demand(corrected, output, hard, parts.total, features, answers(endpoint, body))
 
     def estimate(
-        self, endpoint: str, body: Mapping[str, Any], *, user: str | None, cost: Cost
+        self, endpoint: str, body: Mapping[str, Any], *, user: str | None, cost: Cost | None = None
     ) -> Estimation:
-        """The same with what it is made of, always counted in full, by all that is known."""
+        """The same with what it is made of and costs (``cost`` tells), always counted in full, by
+        all that is known.
+        """
         self._take_in()
         parts = explain_request(endpoint, body)
         named = body.get("model")
@@ -165,8 +167,10 @@ class Estimator:
         factor = round(self._calibration.factor(model or "", features), 6)
         hidden = self._calibration.hidden(model or "", features)
         used = Usage(1, corrected, output)
-        usd = used._replace(nano_usd=cost(used, model, "")).usd
-        return Estimation(corrected, output, hard, parts, factor, hidden, usd)
+        nano = None if cost is None else cost(used, model, "")
+        return Estimation(
+            corrected, output, hard, parts, factor, hidden, used._replace(nano_usd=nano).usd
+        )
 
     def _corrected(self, endpoint: str, parts: Parts, model: str | None) -> tuple[str, int]:
         """What kind of request it is, and its input, corrected."""

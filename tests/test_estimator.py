@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from decimal import Decimal
 from typing import Any
 
@@ -13,7 +14,7 @@ from openai import AsyncOpenAI, OpenAI
 
 from quotaguard import ConfigurationError, Guard, Identity, Price, QuotaExceeded, Usage, receipt
 from quotaguard.core.lease import Demand
-from quotaguard.counting import bound_request, count_request, encodings
+from quotaguard.counting import bound_request, count_request, encodings, explain_request
 from quotaguard.estimator import Estimator, is_large
 from quotaguard.testing import FakeClock, FakeProvider, Reply
 
@@ -245,6 +246,30 @@ async def test_an_event_loop_goes_on_while_a_tokenizer_is_loaded(
         answers = await asyncio.gather(*calls)
         await client.close()
     assert all(receipt(answer).used.input_tokens == 12 for answer in answers)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("limit", ["8k tokens/day", "10M tokens/day"])
+async def test_an_event_loop_counts_no_large_body(
+    monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    """Whether it is refused or goes through, another thread has counted it, once."""
+    threads: list[int] = []
+
+    def explain(*args: Any, **kwargs: Any) -> Any:
+        threads.append(threading.get_ident())
+        return explain_request(*args, **kwargs)
+
+    monkeypatch.setattr("quotaguard.estimator.explain_request", explain)
+    body = {**BODY, "messages": [{"role": "user", "content": "Tell me of buckets. " * 20_000}]}
+    with FakeProvider(reply=Reply(input_tokens=12, output_tokens=5)) as provider:
+        guard = Guard(limits=[limit], anonymous="me", clock=FakeClock())
+        client = guard.wrap(AsyncOpenAI(base_url=provider.openai_url, api_key="k"))
+        with suppress(QuotaExceeded):
+            await client.chat.completions.create(**body)
+        await client.close()
+    assert len(threads) == 1
+    assert threads[0] != threading.get_ident()
 
 
 def test_what_comes_back_from_a_provider_is_learned() -> None:

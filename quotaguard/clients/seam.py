@@ -289,7 +289,7 @@ class AsyncSeam(_Seam):
                 return await super().request(cast_to, options, *args, **kwargs)
             guard = call.guard
             if call.may_stall():
-                await asyncio.to_thread(call.count_ahead)
+                call = await asyncio.to_thread(call.counted_ahead)
             try:
                 lease = call.resumed or await guard.arun(call.admission())
             except (QuotaExceeded, ModelNotAllowed) as error:
