@@ -26,6 +26,7 @@ from .counting import (
     loads,
     output_allowance,
 )
+from .counting.body import number
 from .counting.output import answers
 from .errors import ConfigurationError
 from .usage import Usage
@@ -74,7 +75,8 @@ class Estimator:
     Args:
         reserve_output: ``"max"``: the maximum that the request states; without one what was learnt.
             ``"learned"``: what was learnt, also where the request allows more. A number, or a
-            callable of endpoint and body: that many tokens. Only a stated maximum is hard.
+            callable of endpoint and body: that many tokens; what is no number from 0 on counts as
+            ``"max"``. Only a stated maximum is hard.
         guess: tokens assumed for an answer of which nothing is stated or learnt.
         calibrate: whether bills correct the counts that follow.
 
@@ -182,8 +184,8 @@ class Estimator:
     ) -> tuple[int, bool]:
         stated = output_allowance(endpoint, body)
         wanted = self._reserve_output
-        fixed = wanted(endpoint, body) if callable(wanted) else wanted
-        if isinstance(fixed, int):
+        fixed = number(wanted(endpoint, body) if callable(wanted) else wanted)
+        if fixed is not None and fixed >= 0:
             return (fixed if stated is None else min(fixed, stated)), False
         if stated is not None and wanted != "learned":
             return stated, True

@@ -83,6 +83,14 @@ def test_the_output_can_be_fixed(fixed: Any) -> None:
     assert demand(Estimator(fixed, 512), {**BODY, "max_tokens": 10}).output_tokens == 10
 
 
+@pytest.mark.parametrize("odd", [None, -5, float("nan"), "64", True])
+def test_a_callable_that_gives_no_number_leaves_it_as_it_is_by_default(odd: Any) -> None:
+    """It may have no answer for some requests; a reservation below nothing would be a gift."""
+    estimator = Estimator(lambda endpoint, body: odd, 512)
+    assert demand(estimator).output_tokens == 512
+    assert demand(estimator, {**BODY, "max_tokens": 10}).output_tokens == 10
+
+
 @pytest.mark.parametrize("wrong", ["most", -1, True, 1.5, None])
 def test_a_wrong_choice_is_named(wrong: Any) -> None:
     """The error names the value and what would be right."""
