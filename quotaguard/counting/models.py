@@ -67,6 +67,8 @@ class OpenAIRules:
     responses_schema: int = 7
 
     titles: bool = True
+    file: int = 1
+    """Frame of a file, beside its text and name."""
     image: Tiles | Patches = Tiles(85, 170)
 
 
@@ -136,6 +138,7 @@ _O_SERIES = replace(
     responses_stored_call=0,
     responses_tools=6,
     responses_schema=6,
+    file=2,
     image=Tiles(75, 150),
 )
 _GPT5 = replace(
@@ -143,11 +146,12 @@ _GPT5 = replace(
     chat_tools=91,
     chat_tools_after_system=90,
     responses_tools=9,
+    file=14,  # gpt-5-nano, August 2026
     image=Tiles(70, 140),
 )
 _GPT5_PATCHES = replace(_GPT5, image=Patches(1.2))
 _GPT52 = replace(
-    _GPT5_PATCHES, responses_result=9, responses_parallel=22, responses_added_tools=108
+    _GPT5_PATCHES, responses_result=9, responses_parallel=22, responses_added_tools=108, file=6
 )
 
 OPENAI: dict[str, OpenAIRules] = {
