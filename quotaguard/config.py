@@ -52,6 +52,7 @@ _GUARD_KEYS = (
     "ask_for_usage",
     "reserve_output",
     "output_guess",
+    "calibrate",
     "count",
     "prices",
     "unknown_price",

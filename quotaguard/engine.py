@@ -98,10 +98,11 @@ class Engine:
     count_unmetered: bool
     ask_for_usage: bool
     output_guess: int
+    rough: bool
+    """Whether a bound is reserved where it fits (``count="when_close"``)."""
     _policies: tuple[Policy, ...]
     _on_backend_error: str
     _lease_seconds: float
-    _rough: bool
     _observing: bool
     _warn_at: tuple[float, ...]
     _identity_hash: bytes | Callable[[str], str] | None
@@ -202,7 +203,7 @@ class Engine:
         policies = self._policies if tier.when_exceeded is None else tier.when_exceeded
         policies = bounded(policies, timeout)
         instead = tier.when_not_allowed
-        by_rough = rough is not None and self._rough and allowed
+        by_rough = rough is not None and self.rough and allowed
         if by_rough and any(isinstance(each, Fallback) and each.at < 1.0 for each in policies):
             by_rough = False  # a bound would not leave that share untouched
         ask = Ask(

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from ..config import default_guard, private_guard
 from ..core.lease import Lease
 from ..errors import ConfigurationError, ModelNotAllowed, QuotaExceeded, UnmeteredEndpoint
-from ..estimator import is_large
 from ..guard import Guard
 from ..identity import Identity, Who, name, urgency
 from .call import Call, Sdk, intercept
@@ -295,8 +294,8 @@ class AsyncSeam(_Seam):
             if call is None:
                 return await super().request(cast_to, options, *args, **kwargs)
             guard = call.guard
-            if is_large(call.body):
-                await asyncio.to_thread(call.count_ahead)
+            if call.may_stall():
+                call = await asyncio.to_thread(call.counted_ahead)
             try:
                 lease = call.resumed or await guard.arun(call.admission())
             except (QuotaExceeded, ModelNotAllowed) as error:
