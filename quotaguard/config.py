@@ -56,6 +56,7 @@ _GUARD_KEYS = (
     "unknown_price",
     "warn_at",
     "mode",
+    "journal",
 )
 _TIER_KEYS = ("limits", "models", "when_exceeded", "when_not_allowed", "warn_at")
 _WHO_KEYS = ("tier", "limits", "models")
