@@ -115,7 +115,7 @@ def main() -> None:
         web.auth = ("operator", "open sesame")
         overview = web.get("/quotas/").text
         show("The week", overview[overview.index('<dl class="sums">') : overview.index("</dl>")])
-        rows = re.findall(r'<th scope="row"><a href="user.*?</tr>', overview, re.DOTALL)
+        rows = re.findall(r'<th scope="row"><a href="find.*?</tr>', overview, re.DOTALL)
         show("First of the top users", rows[0])
         print(f"A hostile name is shown as text: {'&lt;script&gt;alert(' in overview}")
 

@@ -103,7 +103,7 @@ class Board:
             query=query,
             summary=summary,
             charts=self._charts(query.span, summary),
-            top=self._linked(top, summary),
+            top=top,
             levels=found.rows,
             problems=(*problems, *found.problems),
             live=pages.link("live", span=query.span.key),
@@ -125,7 +125,7 @@ class Board:
             summary=summary,
             rank=rank,
             ranks=tuple(RANKS),
-            people=self._linked(some, summary),
+            people=some,
             count=len(everybody),
             number=number,
             last=last,
@@ -159,9 +159,7 @@ class Board:
             tiers=tuple(self._guard.rules.tiers),
             summary=summary,
             charts=self._charts(query.span, summary),
-            people=[]
-            if summary is None
-            else self._linked(ranked(summary.people, "cost")[:TOP], summary),
+            people=[] if summary is None else ranked(summary.people, "cost")[:TOP],
             levels=found.rows,
             metrics=[
                 *dict.fromkeys(
@@ -289,18 +287,6 @@ class Board:
             identity_of(account, tier_of(self._guard, account, summary))
             for account, _ in people
             if account.user is not None
-        ]
-
-    def _linked(self, people: list[tuple[Account, Any]], summary: Summary | None) -> list[Any]:
-        """People with what their links name."""
-        return [
-            {
-                "account": account,
-                "row": row,
-                "last_tier": None if summary is None else summary.tiers.get(account),
-                "tier": tier_of(self._guard, account, summary),
-            }
-            for account, row in people
         ]
 
     def _charts(self, span: Span, summary: Summary | None) -> list[Chart]:
