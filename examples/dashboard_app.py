@@ -28,7 +28,12 @@ TIERS = [
     Tier("free", limits=["4k tokens/day", "20 requests/minute"]),
     Tier(
         "pro",
-        limits=["12k tokens/day for large", "60k tokens/day", "$5/month", "400k tokens/day per org"],
+        limits=[
+            "12k tokens/day for large",
+            "60k tokens/day",
+            "$5/month",
+            "400k tokens/day per org",
+        ],
         when_exceeded=Fallback("small"),
     ),
 ]
@@ -81,7 +86,9 @@ def admin(connection: HTTPConnection) -> str:
     """Who the admin is, by HTTP's basic authentication; a session or a proxy's header would do."""
     kind, _, told = connection.headers.get("authorization", "").partition(" ")
     try:
-        name, _, password = base64.b64decode(told if kind == "Basic" else "").decode().partition(":")
+        name, _, password = (
+            base64.b64decode(told if kind == "Basic" else "").decode().partition(":")
+        )
     except (binascii.Error, UnicodeDecodeError):
         name = password = ""
     right = PASSWORDS.get(name, "")

@@ -71,12 +71,12 @@ def _same(given: str, right: str) -> bool:
 @click.command("dashboard")
 @click.option("--config", type=click.Path(path_type=Path), help="default: as for clients")
 @click.option("--journal", help="where the journal is: a path, or sqlite:///usage.db")
-@click.option("--port", type=click.IntRange(1, 65535), default=8765, show_default=True, help="on 127.0.0.1")
+@click.option(
+    "--port", type=click.IntRange(1, 65535), default=8765, show_default=True, help="on 127.0.0.1"
+)
 @click.option("--tz", default="UTC", show_default=True, help="the time zone of what is shown")
 @click.option("--by", help="the name that stands beside grants  [default: yours on this machine]")
-def command(
-    config: Path | None, journal: str | None, port: int, tz: str, by: str | None
-) -> None:
+def command(config: Path | None, journal: str | None, port: int, tz: str, by: str | None) -> None:
     """Serve the dashboard on this machine and print the link that opens it."""
     try:
         import uvicorn

@@ -47,7 +47,7 @@ def moment(time: float, tz: str, style: str = "%Y-%m-%d %H:%M:%S") -> str:
     return f"{datetime.fromtimestamp(time, zone(tz)):{style}}"
 
 
-def link(page: str, **query: str | None) -> str:
+def link(page: str, /, **query: str | int | None) -> str:
     """A page of ours with a query, whatever stands in its values. It is relative, so that it holds
     wherever an app or a proxy has put the dashboard.
     """
