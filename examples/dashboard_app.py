@@ -1,8 +1,8 @@
 """A dashboard for operators, mounted in an app: who used what, what is left, and grants.
 
 In your browser: ``uvicorn --factory examples.dashboard_app:make_app``, then open
-http://127.0.0.1:8000/quotas/ and sign in as ``operator`` with the password ``open sesame``. Run as a
-script it asks itself.
+http://127.0.0.1:8000/quotas/ and sign in as ``operator`` with the password ``open sesame``. Run as
+a script it asks itself.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import time
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from starlette.exceptions import HTTPException
-from starlette.requests import HTTPConnection
+from starlette.requests import HTTPConnection  # noqa: TC002  # simpler to read
 
-from quotaguard import Fallback, Guard, Journal, Price, QuotaExceeded, Tier
+from quotaguard import Fallback, Guard, Journal, QuotaExceeded, Tier
 from quotaguard.contrib.dashboard import dashboard
 from quotaguard.testing import FakeClock
 
@@ -37,7 +37,7 @@ TIERS = [
         when_exceeded=Fallback("small"),
     ),
 ]
-PRICES = {"large": Price(input=2.50, output=10), "small": Price(input=0.15, output=0.60)}
+PRICES = {"large": {"input": 2.50, "output": 10}, "small": {"input": 0.15, "output": 0.60}}
 PEOPLE = [
     ("alice", "acme", "pro", 20),
     ("bob", "acme", "pro", 11),

@@ -135,8 +135,8 @@ PARTS = (
     Part(
         "dashboard_app",
         "A dashboard",
-        "Who used what, what is left, what limits refused and saved: pages for operators, mounted in an "
-        "app.",
+        "Who used what, what is left, what limits refused and saved: pages for operators, mounted "
+        "in an app.",
         "It is closed to whoever is no admin, and a form from elsewhere changes nothing. What an "
         "admin gave stands in the user's story.",
         (

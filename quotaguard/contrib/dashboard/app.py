@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Awaitable, Callable, Iterable
-from decimal import Decimal
+from collections.abc import Awaitable, Callable
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -20,13 +18,13 @@ from ...admin import Adjustment
 from ...errors import BackendError, ConfigurationError
 from ...guard import Guard
 from ...identity import NOBODY, Identity
-from ...report import money
 from ..asgi import App
 from . import pages
-from .books import RANKS, SPANS, Account, Books, Span, Step, Summary, ranked
-from .charts import Chart, Series, chart
+from .books import RANKS, SPANS, Account, Books, Span, Summary, ranked
+from .charts import Chart, over_time
 from .gate import Form, Gate, Seal, admin_of, refusal
 from .levels import hashes_names, identity_of, levels, tier_of
+from .query import Query, body_of
 
 if TYPE_CHECKING:
     from . import Authorize
@@ -35,7 +33,6 @@ TOP = 10
 """Users on the first page."""
 PAGE = 50
 """Users on one page of all."""
-_LONGEST_FORM = 16_384  # bytes
 _ID = re.compile(r"[0-9a-f]{24}")
 _STATIC = {"dashboard.css": "text/css", "live.js": "text/javascript", "icon.svg": "image/svg+xml"}
 
@@ -69,7 +66,7 @@ async def _refuse(_: Request, error: Exception) -> Response:
 
 
 def _static(name: str, kind: str) -> Callable[[Request], Awaitable[Response]]:
-    content = (files(__package__) / "static" / name).read_bytes()
+    content = (files("quotaguard.contrib.dashboard") / "static" / name).read_bytes()
 
     async def static(_: Request) -> Response:
         return Response(content, media_type=kind, headers={"cache-control": "private, max-age=60"})
@@ -93,7 +90,7 @@ class Board:
 
     async def overview(self, request: Request) -> Response:
         """Sums over everybody, and the levels of those who spend most."""
-        query = Query(request.scope["query_string"].decode("latin-1"))
+        query = Query.of(request)
         summary, problems = await self._summary(query.span)
         top = [] if summary is None else ranked(summary.people, "cost")[:TOP]
         found = await levels(self._guard, self._identities(top, summary))
@@ -111,7 +108,7 @@ class Board:
 
     async def users(self, request: Request) -> Response:
         """Everybody."""
-        query = Query(request.scope["query_string"].decode("latin-1"))
+        query = Query.of(request)
         summary, problems = await self._summary(query.span)
         rank = query.choice("sort", RANKS)
         everybody = [] if summary is None else ranked(summary.people, rank)
@@ -139,7 +136,7 @@ class Board:
     async def _user(
         self, request: Request, entered: str = "", chosen: str | None = None, error: str = ""
     ) -> Response:
-        query = Query(request.scope["query_string"].decode("latin-1"))
+        query = Query.of(request)
         account = query.account
         summary, problems = await self._summary(query.span, account)
         tier = query.text("tier")
@@ -184,7 +181,7 @@ class Board:
 
     async def find(self, request: Request) -> Response:
         """To the page of whoever was looked for by name."""
-        query = Query(request.scope["query_string"].decode("latin-1"))
+        query = Query.of(request)
         user, org, tier = (query.text(key) for key in ("user", "org", "tier"))
         if user is None and org is None:
             raise HTTPException(400, "Whose page? Say a user, an organisation, or both.")
@@ -201,7 +198,7 @@ class Board:
 
     async def live(self, request: Request) -> Response:
         """What the script of the pages asks for: the levels of a page as they are now."""
-        query = Query(request.scope["query_string"].decode("latin-1"))
+        query = Query.of(request)
         if query.who:
             who = [identity_of(query.account, query.text("tier"))]
         else:
@@ -226,8 +223,8 @@ class Board:
 
     async def adjust(self, request: Request) -> Response:
         """Give to somebody's buckets or make them full, once for each form."""
-        query = Query(request.scope["query_string"].decode("latin-1"))
-        form = Query(await _body(request))
+        query = Query.of(request)
+        form = Query(await body_of(request))
         Form(request, self._seal).check(form.text("token") or "")
         id = form.text("id") or ""
         if _ID.fullmatch(id) is None:
@@ -292,36 +289,10 @@ class Board:
     def _charts(self, span: Span, summary: Summary | None) -> list[Chart]:
         if summary is None:
             return []
-        steps = summary.steps
         style = "%H:%M" if span.step == "hour" else "%d %b"
-        labels = [pages.moment(step.start, self._tz, style) for step in steps]
-
-        def series(name: str, style: str, of: Callable[[Step], float]) -> Series:
-            return Series(name, style, [of(step) for step in steps])
-
-        return [
-            chart(
-                "Cost and savings",
-                labels,
-                [
-                    series("cost", "cost", lambda step: float(step.row.cost)),
-                    series("saved", "saved", lambda step: float(step.row.saved)),
-                ],
-                lambda value: money(Decimal(str(round(value, 9)))),
-                least=0.0004,
-            ),
-            chart(
-                "Calls",
-                labels,
-                [
-                    series("as asked", "served", lambda s: s.row.calls - s.row.downgraded),
-                    series("downgraded", "downgraded", lambda step: step.row.downgraded),
-                    series("refused", "refused", lambda step: step.row.refused),
-                ],
-                lambda value: f"{value:,.0f}",
-                least=4,
-            ),
-        ]
+        return over_time(
+            summary.steps, [pages.moment(step.start, self._tz, style) for step in summary.steps]
+        )
 
     def _page(self, request: Request, template: str, status: int = 200, **said: Any) -> Response:
         return pages.page(
@@ -335,81 +306,6 @@ class Board:
             now=self._guard.clock.now(),
             **said,
         )
-
-
-class Query:
-    """A query string, or a form's body.
-
-    Raises:
-        HTTPException: 400, it is none.
-    """
-
-    def __init__(self, text: str) -> None:
-        try:
-            self._said = parse_qs(
-                text, keep_blank_values=True, errors="surrogatepass", max_num_fields=20
-            )
-        except ValueError as error:  # UnicodeDecodeError is one
-            raise HTTPException(400, "The query can't be read.") from error
-
-    def text(self, key: str) -> str | None:
-        """What it says, None if that is nothing."""
-        return self._said.get(key, [""])[-1] or None
-
-    def choice(self, key: str, choices: Iterable[str]) -> str:
-        """What it says if that is one of the choices, else the first of them."""
-        said, known = self.text(key), tuple(choices)
-        return said if said is not None and said in known else known[0]
-
-    @property
-    def span(self) -> Span:
-        """The stretch of time that is asked for."""
-        return SPANS[self.choice("span", ("7d", *SPANS))]
-
-    @property
-    def number(self) -> int:
-        """The page that is asked for, from 1."""
-        said = self.text("page") or ""
-        return max(1, int(said)) if said.isascii() and said.isdigit() and len(said) < 9 else 1
-
-    @property
-    def account(self) -> Account:
-        """Whose page it is.
-
-        Raises:
-            HTTPException: 400, it does not say.
-        """
-        account = Account(self.text("user"), self.text("org"))
-        if account == (None, None):
-            raise HTTPException(400, "Whose page? Say a user, an organisation, or both.")
-        return account
-
-    def sealed(self, said: str) -> tuple[str, ...]:
-        """What we tell of an account, as it is sealed."""
-        return ("said", *(f"{key}={value}" for key, value in self.who.items()), said)
-
-    @property
-    def who(self) -> dict[str, str]:
-        """The names that it says."""
-        said = {key: self.text(key) for key in ("user", "org", "tier")}
-        return {key: value for key, value in said.items() if value is not None}
-
-
-async def _body(request: Request) -> str:
-    """A form's body.
-
-    Raises:
-        HTTPException: 413 or 415, it is too long or no form.
-    """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/x-www-form-urlencoded":
-        raise HTTPException(415, "A form is sent as application/x-www-form-urlencoded.")
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > _LONGEST_FORM:
-            raise HTTPException(413, f"A form has at most {_LONGEST_FORM} bytes.")
-    return body.decode("latin-1")
 
 
 def _amount(text: str) -> float:

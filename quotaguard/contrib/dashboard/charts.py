@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from decimal import Decimal
 from typing import NamedTuple
+
+from ...report import money
+from .books import Step
 
 WIDTH, HEIGHT = 640, 220
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 8, 10, 24
@@ -56,6 +60,29 @@ class Chart(NamedTuple):
     height: int = HEIGHT
     left: int = _LEFT
     bottom: int = HEIGHT - _BOTTOM
+
+
+def over_time(steps: Sequence[Step], labels: Sequence[str]) -> list[Chart]:
+    """What was spent and saved, and what became of calls."""
+
+    def series(name: str, style: str, of: Callable[[Step], float]) -> Series:
+        return Series(name, style, [of(step) for step in steps])
+
+    spent = series("cost", "cost", lambda step: float(step.row.cost))
+    saved = series("saved", "saved", lambda step: float(step.row.saved))
+    calls = (
+        series("as asked", "served", lambda step: step.row.calls - step.row.downgraded),
+        series("downgraded", "downgraded", lambda step: step.row.downgraded),
+        series("refused", "refused", lambda step: step.row.refused),
+    )
+    return [
+        chart("Cost and savings", labels, (spent, saved), _dollars, least=0.0004),
+        chart("Calls", labels, calls, lambda value: f"{value:,.0f}", least=4),
+    ]
+
+
+def _dollars(value: float) -> str:
+    return money(Decimal(str(round(value, 9))))
 
 
 def chart(

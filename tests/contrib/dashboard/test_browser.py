@@ -12,9 +12,11 @@ import pytest
 
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed")
+pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed")
 
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import expect, sync_playwright
 from starlette.applications import Starlette
 from starlette.requests import HTTPConnection
 from starlette.responses import HTMLResponse
@@ -37,7 +39,7 @@ SHOTS = Path(__file__).parents[3] / "build" / "dashboard"
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """A headless Chromium."""
-    with playwright.sync_playwright() as driver:
+    with sync_playwright() as driver:
         sandbox = [] if os.geteuid() else ["--no-sandbox"]  # which root can't have
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=sandbox)
         yield browser
@@ -93,7 +95,7 @@ def looks(browser: Any, app: Any) -> Iterator[Looks]:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_everybody_can_use_it(looks: Looks, guard: Guard, scheme: str) -> None:
-    """axe finds nothing: contrast, labels, landmarks, headings, tables. What is dark differs in
+    """Axe finds nothing: contrast, labels, landmarks, headings, tables. What is dark differs in
     its colours alone.
     """
     rules = {"runOnly": ["color-contrast"]} if scheme == "dark" else {}
@@ -106,14 +108,14 @@ def test_everybody_can_use_it(looks: Looks, guard: Guard, scheme: str) -> None:
         page = looks.at(path)
         for details in page.query_selector_all("summary"):
             details.click()
-        found = axe.Axe().run(page, options=rules).response
+        found = Axe().run(page, options=rules).response
         assert [(each["id"], each["nodes"][0]["html"]) for each in found["violations"]] == []
         assert len(found["passes"]) > (0 if rules else 15)
         page.screenshot(path=SHOTS / f"{name}-{scheme}.png")
     page.get_by_label("Amount").fill("lots")
     page.get_by_role("button", name="Grant").click()
     assert page.get_by_role("alert").is_visible()
-    found = axe.Axe().run(page, options=rules).response
+    found = Axe().run(page, options=rules).response
     assert found["violations"] == []
 
 
@@ -186,7 +188,7 @@ def test_levels_stay_up_to_date(looks: Looks, guard: Guard) -> None:
     guard.grant(300, user="alice", tier="pro")
     with page.expect_response("**/live?*"):
         page.clock.run_for(5_000)
-    playwright.expect(left).to_have_text("400")
+    expect(left).to_have_text("400")
     width = page.locator("[data-level] [data-part=bar]").first.get_attribute("width")
     assert width == "80"
     page.get_by_role("button", name="Pause updates").click()
@@ -195,7 +197,7 @@ def test_levels_stay_up_to_date(looks: Looks, guard: Guard) -> None:
     assert left.inner_text() == "400"
     with page.expect_response("**/live?*"):
         page.get_by_role("button", name="Resume updates").click()
-    playwright.expect(left).to_have_text("500")
+    expect(left).to_have_text("500")
     assert looks.complaints == []
 
 
@@ -213,7 +215,7 @@ def test_another_site_can_neither_send_a_form_nor_frame_it(looks: Looks, guard: 
     assert guard.peek(user="alice", tier="pro", everything=True) == before
     looks.at("../evil")
     page.evaluate(
-        "url => { const f = document.createElement('iframe'); f.src = url; document.body.append(f) }",
+        "url => document.body.append(Object.assign(document.createElement('iframe'), {src: url}))",
         looks.base,
     )
     page.wait_for_function("frames.length == 1")

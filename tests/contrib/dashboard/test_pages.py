@@ -87,7 +87,7 @@ def test_an_org_has_a_page(serve: Serve, guard: Guard) -> None:
 
 
 def test_the_same_name_elsewhere_is_pointed_out(serve: Serve, guard: Guard) -> None:
-    """bob of acme and bob of nowhere are two: an admin who forgot the org finds the other."""
+    """Bob of acme and bob of nowhere are two: an admin who forgot the org finds the other."""
     client = serve(board(guard))
     page = client.get("find", user="bob")
     assert "That name has calls elsewhere" in page.text
