@@ -81,7 +81,7 @@ async def _all(scope: Any, receive: Any, send: Any) -> None:
         await _apps[name](scope, receive, send)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # no thread of it lives on: other tests fork
 def _port() -> Iterator[int]:
     from tests.contrib.web.server import serving
 
