@@ -104,7 +104,7 @@ def page(template: str, status: int = 200, **said: Any) -> Response:
 
 
 def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
-    """A page that says why there is none. The style sheet is for admins; the page reads well without."""
+    """A page that says why there is none. Others than admins see it without the style sheet."""
     response = page("problem.html", status, title=HTTPStatus(status).phrase, detail=detail)
     response.headers.update(headers or {})
     return response
