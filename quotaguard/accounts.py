@@ -41,6 +41,16 @@ class Accounts(Displayed, Administration):
             else:
                 self.journal.flush()
 
+    def keep_journal(self, to: Place | Journal) -> None:
+        """Keep a journal from now on, as ``Guard(journal=...)`` does from the beginning.
+
+        Raises:
+            ConfigurationError: it is no place for one, or the guard keeps one.
+        """
+        if self.journal is not None:
+            raise ConfigurationError(f"the guard keeps a journal already: {self.journal!r}")
+        self.journal = self._journaling(to)
+
     def report(
         self,
         period: Period = "day",

@@ -58,6 +58,7 @@ _GUARD_KEYS = (
     "unknown_price",
     "warn_at",
     "mode",
+    "journal",
 )
 _TIER_VALUES = ("limits", "models", "warn_at", "priority", "weight")
 _TIER_KEYS = (*_TIER_VALUES, "when_exceeded", "when_not_allowed")

@@ -148,3 +148,11 @@ def enclosed() -> Iterator[None]:
         yield
     finally:
         _acting.set(outer)
+
+
+@contextmanager
+def nobody_acting() -> Iterator[None]:
+    """Within the block it is as if no `acting_as` were around it."""
+    with enclosed():
+        _acting.set(_outside)
+        yield

@@ -32,9 +32,9 @@ def money(dollars: Decimal) -> str:
     return f"{'-' if dollars < 0 else ''}${whole}.{cents.rstrip('0').ljust(2, '0')}"
 
 
-def shown(part: str | None) -> str:
+def shown(part: str | None, most: int = 40) -> str:
     """A name in a table: on one line, and not endless."""
     if part is None:
         return "-"
     plain = part if part.isprintable() else repr(part)
-    return plain if len(plain) <= 40 else plain[:39] + "…"
+    return plain if len(plain) <= most else plain[: most - 1] + "…"
