@@ -10,9 +10,10 @@ from typing import Protocol, TypeAlias
 from ..core.ledger import Key
 from ..core.ops import Charge
 
-GRACE = 2.0
+GRACE = 0.25
 """Seconds that a waiter may be late in asking again before it is taken for dead: then those behind
-it pass. If it comes after all, it is in its old place."""
+it pass. If it comes after all, it is in its old place. It must cover what a busy process needs to
+wake up, and a curve's jitter; and it is what a death costs those behind."""
 Turn: TypeAlias = tuple[float, float]
 """What a line is sorted by; of two that are alike, who came first."""
 

@@ -14,7 +14,7 @@ local WAITER = '<ddddc20c8' -- place, back by, deadline, weight, flow, process
 local SPOT = '<dddB' -- turn, start, due, whether it stands there
 local MEMBER, MEMBER_SIZE = '>dd', 16 -- place, least
 local RING = '<dI2' -- seconds, length of the id
-local GRACE, EARLIER, HEAD_START, AFTER = 2, 0.001, 30, 0.000001
+local GRACE, EARLIER, HEAD_START, AFTER = 0.25, 0.001, 30, 0.000001
 local freed, freed_keys = {}, {} -- charges on buckets that may have got something back, in order
 local waiters, rings = {}, {}
 local prefix = string.match(base, '^[^{]*')
@@ -251,8 +251,13 @@ local function serve(who, waiter, charges)
 end
 
 local function next_expiry()
-  local first = call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
-  return first[2] and tonumber(first[2]) or INF
+  local at = 0
+  while true do
+    local first = call('ZRANGE', KEYS[1], at, at, 'WITHSCORES')
+    if not first[1] then return soonest_added end
+    if not moved[first[1]] then return math.min(tonumber(first[2]), soonest_added) end
+    at = at + 1
+  end
 end
 
 local function due_of(w)
