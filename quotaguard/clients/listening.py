@@ -35,7 +35,7 @@ def account_of(client: Any, options: Any) -> str:
     for headers in (getattr(client, "_custom_headers", None), options.headers):
         if isinstance(headers, Mapping):
             parts += sorted(f"{k.lower()}={v}" for k, v in headers.items() if _is_key(k))
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+    return hashlib.sha256("\0".join(parts).encode(errors="surrogatepass")).hexdigest()[:32]
 
 
 def _is_key(header: str) -> bool:
