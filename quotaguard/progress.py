@@ -1,0 +1,173 @@
+"""Progress in a terminal or a notebook: of batch jobs, and of calls that wait.
+
+``pip install 'quotaguard[progress]'``.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple, TextIO
+
+from .events import Event, Waited, Waiting
+from .identity import Identity
+
+EVERY = 0.2
+"""Seconds between two looks at those who wait."""
+
+
+class JobBar:
+    """How far a job is (`quotaguard.jobs.job.Show`).
+
+    Args:
+        text: what stands before the bar.
+        total: the number of items, None if nobody knows.
+    """
+
+    def __init__(self, text: str | None, total: int | None) -> None:
+        self._make = _bars()
+        self._text = text
+        self._total = total
+        self._bar: Any = None
+        self._failed = 0
+
+    def begin(self) -> None:
+        """Show it."""
+        self._bar = self._make(desc=self._text, total=self._total, unit="item")
+
+    def over(self, done: Any) -> None:
+        """One item more; None: it was left out."""
+        if done is not None and done.error is not None:
+            self._failed += 1
+            self._bar.set_postfix({"failed": self._failed}, refresh=False)
+        self._bar.update()
+
+    def close(self) -> None:
+        """Leave it as it is."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+class _Wait(NamedTuple):
+    """A call that waits."""
+
+    identity: Identity
+    limit: str
+    began: float
+    ends: float
+    """When it should be admitted."""
+
+
+class Waits:
+    """Who waits, and for how long: what `WaitProgress` shows."""
+
+    def __init__(self) -> None:
+        self._waits: dict[str, _Wait] = {}
+        self._lock = threading.Lock()
+
+    def note(self, event: Event, now: float) -> None:
+        """Take note of a wait that begins or ends."""
+        with self._lock:
+            if isinstance(event, Waiting):
+                ends = now + event.seconds
+                self._waits[event.id] = _Wait(event.identity, event.limit, now, ends)
+            elif isinstance(event, Waited):
+                self._waits.pop(event.id, None)
+
+    def shown(self, now: float) -> tuple[str, float, float] | None:
+        """What to say about who should be next, and the seconds it has waited and will wait in all;
+        None: nobody waits.
+        """
+        with self._lock:
+            if not self._waits:
+                return None
+            wait = min(self._waits.values(), key=lambda wait: wait.ends)
+            others = len(self._waits) - 1
+        user, org, _ = wait.identity
+        who = user or (f"org {org}" if org else "a call")
+        more = f" and {others} more" if others else ""
+        return f"{who}{more}: {wait.limit}", now - wait.began, wait.ends - wait.began
+
+
+class WaitProgress:
+    """A hook that shows who waits in line, for which limit, and how long it should take:
+    ``Guard(hooks=[WaitProgress()])``.
+
+    There is one line while anybody waits, about who should be next. A thread of its own writes it,
+    so neither a call nor an event loop waits for the terminal.
+
+    Args:
+        file: where to write; None: standard error, or the notebook.
+
+    Raises:
+        ImportError: ``quotaguard[progress]`` is not installed.
+    """
+
+    def __init__(
+        self, file: TextIO | None = None, *, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._make = _bars()
+        self._file = file
+        self._now = now
+        self._waits = Waits()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._changed = threading.Event()
+
+    def __call__(self, event: Event, /) -> None:
+        """Take note of an event."""
+        if not isinstance(event, (Waiting, Waited)):
+            return
+        self._waits.note(event, self._now())
+        with self._lock:
+            if isinstance(event, Waiting) and (
+                self._thread is None or not self._thread.is_alive()  # as after a fork
+            ):
+                self._changed = threading.Event()
+                self._thread = threading.Thread(
+                    target=self._showing, name="quotaguard-progress", daemon=True
+                )
+                self._thread.start()
+        self._changed.set()
+
+    def _showing(self) -> None:
+        """Show those who wait as long as there are any."""
+        bar: Any = None
+        while True:
+            with self._lock:
+                shown = self._waits.shown(self._now())
+                if shown is None:
+                    self._thread = None
+                    break
+            text, waited, total = shown
+            if bar is None:
+                bar = self._make(file=self._file, leave=False, bar_format=_FORMAT)
+            bar.set_description_str(text, refresh=False)
+            bar.total = max(total, waited)
+            bar.n = waited
+            bar.refresh()
+            self._changed.wait(EVERY)
+            self._changed.clear()
+        if bar is not None:
+            bar.close()
+
+
+_FORMAT = "{desc} |{bar}| {n:.0f} of {total:.0f} s"
+
+
+def _bars() -> Callable[..., Any]:
+    """What makes bars.
+
+    Raises:
+        ImportError: tqdm is not installed.
+    """
+    try:
+        from tqdm.auto import tqdm  # type: ignore[import-untyped]  # it has no types
+    except ModuleNotFoundError as error:
+        raise ImportError("progress needs tqdm: pip install 'quotaguard[progress]'") from error
+
+    class Bar(tqdm):  # type: ignore[misc]  # tqdm is not typed
+        monitor_interval = 0  # no thread of tqdm's, which would never end
+
+    return Bar
