@@ -43,7 +43,7 @@ LATE = {("guard", "clients")}
 DOORS = {
     "tiktoken": ("counting.encodings",),
     "splintr": ("counting.encodings",),
-    "tenacity": ("policies", "jobs.retries"),
+    "tenacity": ("policies", "jobs.attempts"),
     "tqdm": ("progress",),
     "wrapt": ("decorator", "clients.streams"),
     "click": ("cli",),

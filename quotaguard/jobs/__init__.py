@@ -201,7 +201,7 @@ class Jobs(Accounts):
 
     def _rules(self, retries: int | BaseRetrying, patience: Wait) -> BaseRetrying:
         """The rules by which an item is tried again."""
-        from .retries import retrying
+        from .attempts import retrying
 
         if not isinstance(patience, Wait):
             raise ConfigurationError(f"patience is a Wait(max_seconds=...), not {patience!r}")

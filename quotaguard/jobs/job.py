@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
 from ..clock import Clock
 from ..policies import Wait
+from .attempts import Attempt, Pause, attempts
 from .finished import FinishedItems
-from .retries import Attempt, Pause, attempts
 
 if TYPE_CHECKING:
     from tenacity import BaseRetrying
@@ -132,13 +132,7 @@ class Job:
         """By their place among what is handed out."""
 
     def begin(self) -> None:
-        """Read what is done, and show.
-
-        Raises:
-            ConfigurationError, OSError: the file is not what is needed.
-        """
-        if self._finished is not None:
-            self._finished.load()
+        """Show it."""
         if self._show is not None:
             self._show.begin()
 

@@ -13,8 +13,8 @@ from typing import Any
 from ..core.drive import adrive
 from ..errors import ConfigurationError
 from ..patience import patient
+from .attempts import Attempt, Pause
 from .job import Done, Job, Orders, Work
-from .retries import Attempt, Pause
 
 
 async def carried_out(
@@ -26,7 +26,9 @@ async def carried_out(
     """Draw items, have tasks do them, hand out what is done."""
     crew = _Crew(job, orders, context)
     try:
-        await asyncio.to_thread(job.begin)
+        if orders.finished is not None:
+            await asyncio.to_thread(orders.finished.load)
+        job.begin()
         crew.begin(items)
         while not job.is_over:
             for result in job.results():

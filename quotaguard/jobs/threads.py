@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import threading
 from collections import deque
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
 from contextvars import Context
 from queue import SimpleQueue
 from typing import Any
@@ -14,8 +14,8 @@ from ..clock import Stop, stoppable
 from ..core.drive import drive
 from ..errors import ConfigurationError
 from ..patience import patient
+from .attempts import Attempt, Pause
 from .job import Done, Job, Orders, Work
-from .retries import Attempt, Pause
 
 
 def carried_out(
@@ -25,16 +25,14 @@ def carried_out(
     crew = _Crew(orders, job.concurrency, context)
     drawing = iter(items)
     try:
+        if orders.finished is not None:
+            orders.finished.load()
         job.begin()
         while not job.is_over:
             if job.wants_items:
-                try:
-                    item = next(drawing)
-                except StopIteration:
-                    job.end()
-                else:
-                    if (work := job.take(item)) is not None:
-                        crew.start(work)
+                _draw(job, drawing, crew)
+                while job.wants_items and crew.has_room:
+                    _draw(job, drawing, crew)
             else:
                 crew.wait()
             for place, done in crew.done():
@@ -43,6 +41,16 @@ def carried_out(
     finally:
         crew.stop()
         job.close()
+
+
+def _draw(job: Job, drawing: Iterator[Any], crew: _Crew) -> None:
+    try:
+        item = next(drawing)
+    except StopIteration:
+        job.end()
+        return
+    if (work := job.take(item)) is not None:
+        crew.start(work)
 
 
 class _Crew:
@@ -62,6 +70,11 @@ class _Crew:
         self._threads: list[threading.Thread] = []
         self._open = 0
         """Items that were begun, or will be, and are not taken out yet."""
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a thread has nothing to do."""
+        return self._open < self._most
 
     def start(self, work: Work) -> None:
         """Have an item done."""
