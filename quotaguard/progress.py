@@ -75,9 +75,9 @@ class Waits:
             elif isinstance(event, Waited):
                 self._waits.pop(event.id, None)
 
-    def shown(self, now: float) -> tuple[str, float, float] | None:
-        """What to say about who should be next, and the seconds it has waited and will wait in all;
-        None: nobody waits.
+    def shown(self, now: float) -> tuple[str, float] | None:
+        """What to say about who should be next, and the share of the wait that is over; None:
+        nobody waits.
         """
         with self._lock:
             if not self._waits:
@@ -86,8 +86,11 @@ class Waits:
             others = len(self._waits) - 1
         user, org, _ = wait.identity
         who = user or (f"org {org}" if org else "a call")
-        more = f" and {others} more" if others else ""
-        return f"{who}{more}: {wait.limit}", now - wait.began, wait.ends - wait.began
+        more = f" ({others} more wait)" if others else ""
+        waited = now - wait.began
+        total = max(wait.ends - wait.began, waited)
+        text = f"{who} waits for {wait.limit}{more}, {waited:.0f} of {total:.0f} s"
+        return text, waited / total if total > 0.0 else 1.0
 
 
 class WaitProgress:
@@ -140,20 +143,18 @@ class WaitProgress:
                 if shown is None:
                     self._thread = None
                     break
-            text, waited, total = shown
+            text, share = shown
             if bar is None:
-                bar = self._make(file=self._file, leave=False, bar_format=_FORMAT)
+                bar = self._make(
+                    desc=text, total=1.0, file=self._file, leave=False, bar_format="{desc} |{bar}|"
+                )
             bar.set_description_str(text, refresh=False)
-            bar.total = max(total, waited)
-            bar.n = waited
+            bar.n = share
             bar.refresh()
             self._changed.wait(EVERY)
             self._changed.clear()
         if bar is not None:
             bar.close()
-
-
-_FORMAT = "{desc} |{bar}| {n:.0f} of {total:.0f} s"
 
 
 def _bars() -> Callable[..., Any]:

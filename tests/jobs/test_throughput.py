@@ -120,7 +120,7 @@ def most_in(window: float, used: list[tuple[float, int]]) -> int:
 
 
 def test_a_job_uses_what_flows_into_a_bucket() -> None:
-    """Its calls use 40 % of what they reserve, and at least 95 % of the limit is used. In no span of
+    """Its calls use 40 % of what they reserve; at least 95 % of the limit is used. In no span of
     time is it more than the bucket can hold and what flows in then.
     """
     calls = simulated("90k tokens/minute", 20 * MINUTE, concurrency=40)
