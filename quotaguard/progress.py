@@ -5,16 +5,23 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple, TextIO
 
-from .events import Event, Waited, Waiting
+from .events import Event, Waiting
 from .identity import Identity
+
+log = logging.getLogger("quotaguard")
 
 EVERY = 0.2
 """Seconds between two looks at those who wait."""
+LOST = 60.0
+"""Seconds after the end of a wait when it is shown no more: its task was thrown away, and no event
+tells of that."""
 
 
 class JobBar:
@@ -26,7 +33,7 @@ class JobBar:
     """
 
     def __init__(self, text: str | None, total: int | None) -> None:
-        self._make = _bars()
+        self._bars = _bars()
         self._text = text
         self._total = total
         self._bar: Any = None
@@ -34,7 +41,7 @@ class JobBar:
 
     def begin(self) -> None:
         """Show it."""
-        self._bar = self._make(desc=self._text, total=self._total, unit="item")
+        self._bar = self._bars(desc=self._text, total=self._total, unit="item")
 
     def over(self, done: Any) -> None:
         """One item more; None: it was left out."""
@@ -67,12 +74,13 @@ class Waits:
         self._lock = threading.Lock()
 
     def note(self, event: Event, now: float) -> None:
-        """Take note of a wait that begins or ends."""
-        with self._lock:
-            if isinstance(event, Waiting):
-                ends = now + event.seconds
-                self._waits[event.id] = _Wait(event.identity, event.limit, now, ends)
-            elif isinstance(event, Waited):
+        """Take note of a wait that begins; whatever else happens to the call ends it."""
+        if isinstance(event, Waiting):
+            wait = _Wait(event.identity, event.limit, now, now + event.seconds)
+            with self._lock:
+                self._waits[event.id] = wait
+        elif event.id in self._waits:
+            with self._lock:
                 self._waits.pop(event.id, None)
 
     def shown(self, now: float) -> tuple[str, float] | None:
@@ -80,6 +88,8 @@ class Waits:
         nobody waits.
         """
         with self._lock:
+            for id in [id for id, wait in self._waits.items() if wait.ends + LOST < now]:
+                del self._waits[id]
             if not self._waits:
                 return None
             wait = min(self._waits.values(), key=lambda wait: wait.ends)
@@ -110,31 +120,33 @@ class WaitProgress:
     def __init__(
         self, file: TextIO | None = None, *, now: Callable[[], float] = time.monotonic
     ) -> None:
-        self._make = _bars()
+        self._bars = _bars()
         self._file = file
         self._now = now
         self._waits = Waits()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._changed = threading.Event()
 
     def __call__(self, event: Event, /) -> None:
         """Take note of an event."""
-        if not isinstance(event, (Waiting, Waited)):
-            return
         self._waits.note(event, self._now())
+        if not isinstance(event, Waiting):
+            return
         with self._lock:
-            if isinstance(event, Waiting) and (
-                self._thread is None or not self._thread.is_alive()  # as after a fork
-            ):
-                self._changed = threading.Event()
+            if self._thread is None or not self._thread.is_alive():  # as after a fork
                 self._thread = threading.Thread(
                     target=self._showing, name="quotaguard-progress", daemon=True
                 )
                 self._thread.start()
-        self._changed.set()
 
     def _showing(self) -> None:
+        try:
+            self._show()
+        except Exception:
+            log.exception("who waits could not be shown")
+            self._bars.set_lock(threading.RLock())  # tqdm keeps its own when writing fails
+
+    def _show(self) -> None:
         """Show those who wait as long as there are any."""
         bar: Any = None
         while True:
@@ -145,20 +157,20 @@ class WaitProgress:
                     break
             text, share = shown
             if bar is None:
-                bar = self._make(
+                bar = self._bars(
                     desc=text, total=1.0, file=self._file, leave=False, bar_format="{desc} |{bar}|"
                 )
             bar.set_description_str(text, refresh=False)
             bar.n = share
             bar.refresh()
-            self._changed.wait(EVERY)
-            self._changed.clear()
+            time.sleep(EVERY)
         if bar is not None:
             bar.close()
 
 
-def _bars() -> Callable[..., Any]:
-    """What makes bars.
+@cache
+def _bars() -> Any:
+    """The class of all bars: those of one class know of each other's lines.
 
     Raises:
         ImportError: tqdm is not installed.
@@ -171,4 +183,5 @@ def _bars() -> Callable[..., Any]:
     class Bar(tqdm):  # type: ignore[misc]  # tqdm is not typed
         monitor_interval = 0  # no thread of tqdm's, which would never end
 
+    Bar.set_lock(threading.RLock())  # tqdm's own would be one for processes, too
     return Bar

@@ -10,9 +10,9 @@ import time
 
 import pytest
 
-from quotaguard import Guard, Identity, Wait
-from quotaguard.events import Waited, Waiting
-from quotaguard.progress import WaitProgress, Waits
+from quotaguard import Guard, Identity, Usage, Wait
+from quotaguard.events import Admitted, Waited, Waiting
+from quotaguard.progress import WaitProgress, Waits, _bars
 from quotaguard.testing import FakeClock
 from tests.core.world import until
 from tests.jobs.kit import Way, each_way, new_guard
@@ -68,6 +68,28 @@ def test_a_wait_is_shown_while_it_lasts() -> None:
     show(waiting("2", "bob", 5.0))
     until(lambda: "bob" in terminal.getvalue())
     show(waited("2"))
+    until(lambda: not threads())
+
+
+def test_who_is_not_heard_of_any_more_is_not_shown() -> None:
+    """Where a guard only observes, calls go at once; a task thrown away tells nothing."""
+    waits = Waits()
+    waits.note(waiting("1", "alice", 30.0), 0.0)
+    waits.note(waiting("2", "bob", 40.0), 0.0)
+    waits.note(Admitted("1", Identity("alice"), "gpt-4o", "gpt-4o", Usage()), 1.0)
+    assert waits.shown(99.0) is not None
+    assert waits.shown(101.0) is None
+
+
+def test_a_terminal_that_fails_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    """In the log; calls go on."""
+
+    class Terminal(io.StringIO):
+        def write(self, text: str) -> int:
+            raise RuntimeError(text)
+
+    WaitProgress(Terminal())(waiting("1", "alice", 30.0))
+    until(lambda: caplog.messages == ["who waits could not be shown"])
     until(lambda: not threads())
 
 
@@ -143,6 +165,7 @@ def test_what_was_done_before_is_shown_as_done(
 def test_without_tqdm_there_is_a_hint(monkeypatch: pytest.MonkeyPatch) -> None:
     """And nothing was begun."""
     monkeypatch.setitem(sys.modules, "tqdm.auto", None)
+    _bars.cache_clear()
     with pytest.raises(ImportError, match=r"quotaguard\[progress\]"):
         WaitProgress()
     with pytest.raises(ImportError, match=r"quotaguard\[progress\]"):
