@@ -19,12 +19,15 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 from ..accounts import Accounts
 from ..errors import ConfigurationError
 from ..policies import Wait
+from .done import Done
 
 if TYPE_CHECKING:  # most guards run no jobs
     from tenacity import BaseRetrying
 
     from .finished import FinishedItems
-    from .job import Done, Show
+    from .job import Show
+
+__all__ = ["Done", "Jobs"]
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -4,41 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from ..clock import Clock
 from ..policies import Wait
 from .attempts import Attempt, Pause, attempts
+from .done import Done
 from .finished import FinishedItems
 
 if TYPE_CHECKING:
     from tenacity import BaseRetrying
 
-T = TypeVar("T")
-R = TypeVar("R")
-
 AHEAD = 16
 """Items that may be drawn beyond those that are worked on: the next ones, and results that are not
 handed out yet."""
-
-
-@dataclass(frozen=True, slots=True)
-class Done(Generic[T, R]):
-    """An item of a job and what became of it.
-
-    Attributes:
-        index: the item's place among the items, from 0.
-        item: the item.
-        result: what the function returned for it; None if it failed.
-        error: what it raised; None if it did not.
-        resumed: whether the result comes from the file of an earlier run.
-    """
-
-    index: int
-    item: T
-    result: R | None = None
-    error: Exception | None = None
-    resumed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,8 @@ from ..core.drive import adrive
 from ..errors import ConfigurationError
 from ..patience import patient
 from .attempts import Attempt, Pause
-from .job import Done, Job, Orders, Work
+from .done import Done
+from .job import Job, Orders, Work
 
 
 async def carried_out(

@@ -15,7 +15,8 @@ from ..core.drive import drive
 from ..errors import ConfigurationError
 from ..patience import patient
 from .attempts import Attempt, Pause
-from .job import Done, Job, Orders, Work
+from .done import Done
+from .job import Job, Orders, Work
 
 
 def carried_out(

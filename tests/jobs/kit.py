@@ -94,7 +94,7 @@ def until(condition: Callable[[], object]) -> None:
 
 def nothing_left(guard: Guard) -> None:
     """No thread of a job is left, nobody stands in line, and nothing is held."""
-    assert [t.name for t in threading.enumerate() if t.name.startswith("quotaguard")] == []
+    assert [t.name for t in threading.enumerate() if t.name == "quotaguard-job"] == []
     assert isinstance(guard.backend, MemoryBackend)
     assert guard.backend.open_reservations == 0
     assert not guard.backend._places

@@ -22,7 +22,8 @@ from quotaguard import (
     acting_as,
 )
 from quotaguard.events import Admitted
-from quotaguard.jobs.job import AHEAD, Done
+from quotaguard.jobs import Done
+from quotaguard.jobs.job import AHEAD
 from quotaguard.testing import FakeClock
 from quotaguard.testing.clock import START
 from tests.jobs.kit import Way, each_way, new_guard, nothing_left
