@@ -14,7 +14,7 @@ from collections.abc import (
     Sized,
 )
 from contextvars import copy_context
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from ..accounts import Accounts
 from ..errors import ConfigurationError
@@ -23,14 +23,29 @@ from .done import Done
 
 if TYPE_CHECKING:  # most guards run no jobs
     from tenacity import BaseRetrying
+    from typing_extensions import TypedDict, Unpack
 
     from .finished import FinishedItems
-    from .job import Show
-
+    from .job import Job, Orders, Show
 __all__ = ["Done", "Jobs"]
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+if TYPE_CHECKING:
+
+    class _Terms(TypedDict, Generic[T], total=False):
+        """What `Jobs.map` takes besides, whatever it gives."""
+
+        concurrency: int
+        ordered: bool
+        retries: int | BaseRetrying
+        patience: Wait
+        resume: str | os.PathLike[str] | None
+        key: Callable[[T], str | int] | None
+        keep_results: bool
+        progress: bool | str
+
 
 PATIENCE = Wait(max_seconds=31 * 86_400.0)
 """How a job's calls stand in line: up to a month, the longest period that most limits are for."""
@@ -45,15 +60,8 @@ class Jobs(Accounts):
         function: Callable[[T], R],
         items: Iterable[T],
         *,
-        concurrency: int = ...,
-        ordered: bool = ...,
         errors: Literal["raise"] = ...,
-        retries: int | BaseRetrying = ...,
-        patience: Wait = ...,
-        resume: str | os.PathLike[str] | None = ...,
-        key: Callable[[T], str | int] | None = ...,
-        keep_results: bool = ...,
-        progress: bool | str = ...,
+        **terms: Unpack[_Terms[T]],
     ) -> Generator[R, None, None]: ...
     @overload
     def map(
@@ -61,15 +69,8 @@ class Jobs(Accounts):
         function: Callable[[T], R],
         items: Iterable[T],
         *,
-        concurrency: int = ...,
-        ordered: bool = ...,
         errors: Literal["collect"],
-        retries: int | BaseRetrying = ...,
-        patience: Wait = ...,
-        resume: str | os.PathLike[str] | None = ...,
-        key: Callable[[T], str | int] | None = ...,
-        keep_results: bool = ...,
-        progress: bool | str = ...,
+        **terms: Unpack[_Terms[T]],
     ) -> Generator[Done[T, R], None, None]: ...
     def map(
         self,
@@ -120,20 +121,13 @@ class Jobs(Accounts):
             ConfigurationError: an argument is wrong.
             ImportError: a progress bar needs ``quotaguard[progress]``.
         """
-        from .job import Job, Orders
         from .threads import carried_out
 
         if inspect.iscoroutinefunction(function):
             raise ConfigurationError(f"{function!r} is a coroutine function: amap runs these")
         finished = _file(resume, key, keep_results)
-        job = Job(
-            _whole(concurrency, "concurrency"),
-            ordered=ordered,
-            stop_at_error=_stops(errors),
-            finished=finished,
-            show=_show(progress, items),
-        )
-        orders = Orders(function, self._rules(retries, patience), patience, self.clock, finished)
+        job = _job(items, concurrency, ordered, errors, finished, progress)
+        orders = self._orders(function, retries, patience, finished)
         return carried_out(job, orders, items, copy_context())
 
     @overload
@@ -142,15 +136,8 @@ class Jobs(Accounts):
         function: Callable[[T], Awaitable[R]],
         items: Iterable[T] | AsyncIterable[T],
         *,
-        concurrency: int = ...,
-        ordered: bool = ...,
         errors: Literal["raise"] = ...,
-        retries: int | BaseRetrying = ...,
-        patience: Wait = ...,
-        resume: str | os.PathLike[str] | None = ...,
-        key: Callable[[T], str | int] | None = ...,
-        keep_results: bool = ...,
-        progress: bool | str = ...,
+        **terms: Unpack[_Terms[T]],
     ) -> AsyncGenerator[R, None]: ...
     @overload
     def amap(
@@ -158,15 +145,8 @@ class Jobs(Accounts):
         function: Callable[[T], Awaitable[R]],
         items: Iterable[T] | AsyncIterable[T],
         *,
-        concurrency: int = ...,
-        ordered: bool = ...,
         errors: Literal["collect"],
-        retries: int | BaseRetrying = ...,
-        patience: Wait = ...,
-        resume: str | os.PathLike[str] | None = ...,
-        key: Callable[[T], str | int] | None = ...,
-        keep_results: bool = ...,
-        progress: bool | str = ...,
+        **terms: Unpack[_Terms[T]],
     ) -> AsyncGenerator[Done[T, R], None]: ...
     def amap(
         self,
@@ -188,27 +168,52 @@ class Jobs(Accounts):
         An ``async for`` that is left closes the generator only when the loop gets round to it:
         ``async with contextlib.aclosing(guard.amap(...)) as results`` closes it there.
         """
-        from .job import Job, Orders
         from .tasks import carried_out
 
         finished = _file(resume, key, keep_results)
-        job = Job(
-            _whole(concurrency, "concurrency"),
-            ordered=ordered,
-            stop_at_error=_stops(errors),
-            finished=finished,
-            show=_show(progress, items),
-        )
-        orders = Orders(function, self._rules(retries, patience), patience, self.clock, finished)
+        job = _job(items, concurrency, ordered, errors, finished, progress)
+        orders = self._orders(function, retries, patience, finished)
         return carried_out(job, orders, items, copy_context())
 
-    def _rules(self, retries: int | BaseRetrying, patience: Wait) -> BaseRetrying:
-        """The rules by which an item is tried again."""
+    def _orders(
+        self,
+        function: Callable[[Any], Any],
+        retries: int | BaseRetrying,
+        patience: Wait,
+        finished: FinishedItems | None,
+    ) -> Orders:
+        """How its items are done."""
         from .attempts import retrying
+        from .job import Orders
 
         if not isinstance(patience, Wait):
             raise ConfigurationError(f"patience is a Wait(max_seconds=...), not {patience!r}")
-        return retrying(retries, patience.max_seconds, self.clock.now)
+        rules = retrying(retries, patience.max_seconds, self.clock.now)
+        return Orders(function, rules, patience, self.clock, finished)
+
+
+def _job(
+    items: object,
+    concurrency: int,
+    ordered: bool,
+    errors: str,
+    finished: FinishedItems | None,
+    progress: bool | str,
+) -> Job:
+    """The job, not begun yet."""
+    from .job import Job
+
+    if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
+        raise ConfigurationError(f"concurrency is a whole number >= 1, not {concurrency!r}")
+    if errors not in ("raise", "collect"):
+        raise ConfigurationError(f"errors is 'raise' or 'collect', not {errors!r}")
+    return Job(
+        concurrency,
+        ordered=ordered,
+        stop_at_error=errors == "raise",
+        finished=finished,
+        show=_show(progress, items),
+    )
 
 
 def _file(
@@ -236,15 +241,3 @@ def _show(progress: bool | str, items: object) -> Show | None:
 
     total = len(items) if isinstance(items, Sized) else None
     return JobBar(progress if isinstance(progress, str) else None, total)
-
-
-def _whole(value: object, what: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigurationError(f"{what} is a whole number >= 1, not {value!r}")
-    return value
-
-
-def _stops(errors: object) -> bool:
-    if errors not in ("raise", "collect"):
-        raise ConfigurationError(f"errors is 'raise' or 'collect', not {errors!r}")
-    return errors == "raise"

@@ -37,8 +37,10 @@ async def carried_out(
                 crew.room.set()
             await crew.something()
     finally:
-        await crew.stop()
-        job.close()
+        try:
+            await crew.stop()
+        finally:  # also after a second cancellation
+            job.close()
 
 
 class _Crew:

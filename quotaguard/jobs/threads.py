@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 import threading
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
@@ -40,8 +41,10 @@ def carried_out(
                 job.put(place, done)
             yield from job.results()
     finally:
-        crew.stop()
-        job.close()
+        try:
+            crew.stop()
+        finally:  # also after a second Ctrl-C
+            job.close()
 
 
 def _draw(job: Job, drawing: Iterator[Any], crew: _Crew) -> None:
@@ -104,6 +107,8 @@ class _Crew:
 
     def stop(self) -> None:
         """End all waits; requests that are under way are awaited, no others begin."""
+        if sys.is_finalizing():  # no other thread runs any more
+            return
         self._stop.set()
         for _ in self._threads:
             self._todo.put(None)
