@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import re
 import sys
@@ -81,6 +82,7 @@ def test_who_is_not_heard_of_any_more_is_not_shown() -> None:
     assert waits.shown(101.0) is None
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # tqdm.__del__
 def test_a_terminal_that_fails_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
     """In the log; calls go on."""
 
@@ -91,6 +93,8 @@ def test_a_terminal_that_fails_is_told_of(caplog: pytest.LogCaptureFixture) -> N
     WaitProgress(Terminal())(waiting("1", "alice", 30.0))
     until(lambda: caplog.messages == ["who waits could not be shown"])
     until(lambda: not threads())
+    caplog.clear()  # it holds the traceback, and that tqdm's bar
+    gc.collect()
 
 
 def test_a_terminal_that_hangs_holds_up_nobody() -> None:

@@ -33,13 +33,14 @@ def carried_out(
         while not job.is_over:
             if job.wants_items:
                 _draw(job, drawing, crew)
-                while job.wants_items and crew.has_room:
-                    _draw(job, drawing, crew)
             else:
                 crew.wait()
             for place, done in crew.done():
                 job.put(place, done)
-            yield from job.results()
+            for result in job.results():
+                while job.wants_items and crew.has_room:  # while the consumer works, so do they
+                    _draw(job, drawing, crew)
+                yield result
     finally:
         try:
             crew.stop()
