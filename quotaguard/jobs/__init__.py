@@ -40,15 +40,16 @@ if TYPE_CHECKING:
         concurrency: int
         ordered: bool
         retries: int | BaseRetrying
-        patience: Wait
+        patience: Wait | None
         resume: str | os.PathLike[str] | None
         key: Callable[[T], str | int] | None
         keep_results: bool
         progress: bool | str
 
 
-PATIENCE = Wait(max_seconds=31 * 86_400.0)
-"""How a job's calls stand in line: up to a month, the longest period that most limits are for."""
+PATIENCE = 31 * 86_400.0
+"""Seconds that a job's call may stand in line: a month, the longest period that most limits are
+for."""
 
 
 class Jobs(Accounts):
@@ -81,7 +82,7 @@ class Jobs(Accounts):
         ordered: bool = True,
         errors: Literal["raise", "collect"] = "raise",
         retries: int | BaseRetrying = 5,
-        patience: Wait = PATIENCE,
+        patience: Wait | None = None,
         resume: str | os.PathLike[str] | None = None,
         key: Callable[[T], str | int] | None = None,
         keep_results: bool = False,
@@ -108,7 +109,7 @@ class Jobs(Accounts):
             retries: how often an item is tried again after a transient error of the provider (as
                 its ``Retry-After`` says, else after a random time that doubles, up to a minute), or
                 a ``tenacity.Retrying`` with rules of your own, which does not do the sleeping.
-            patience: how its calls wait in line: each for a month at most, unless you say less.
+            patience: how its calls wait in line; None: each for a month at most.
             resume: a file of JSON lines that notes each item that is done. Items that it has are
                 not done again. A file belongs to one function.
             key: gives an item's name in that file (default: a digest of the item as JSON).
@@ -157,7 +158,7 @@ class Jobs(Accounts):
         ordered: bool = True,
         errors: Literal["raise", "collect"] = "raise",
         retries: int | BaseRetrying = 5,
-        patience: Wait = PATIENCE,
+        patience: Wait | None = None,
         resume: str | os.PathLike[str] | None = None,
         key: Callable[[T], str | int] | None = None,
         keep_results: bool = False,
@@ -179,14 +180,16 @@ class Jobs(Accounts):
         self,
         function: Callable[[Any], Any],
         retries: int | BaseRetrying,
-        patience: Wait,
+        patience: Wait | None,
         finished: FinishedItems | None,
     ) -> Orders:
         """How its items are done."""
         from .attempts import retrying
         from .job import Orders
 
-        if not isinstance(patience, Wait):
+        if patience is None:
+            patience = Wait(PATIENCE)
+        elif not isinstance(patience, Wait):
             raise ConfigurationError(f"patience is a Wait(max_seconds=...), not {patience!r}")
         rules = retrying(retries, patience.max_seconds, self.clock.now)
         return Orders(function, rules, patience, self.clock, finished)
