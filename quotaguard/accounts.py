@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .admin import Administration
+from .display import Displayed
 from .errors import ConfigurationError
 
 if TYPE_CHECKING:  # most guards keep no journal
@@ -13,7 +14,7 @@ if TYPE_CHECKING:  # most guards keep no journal
     from .report import Period, Report
 
 
-class Accounts(Administration):
+class Accounts(Displayed, Administration):
     """The part of `quotaguard.Guard` that is about what was."""
 
     journal: Journal | None
@@ -39,6 +40,16 @@ class Accounts(Administration):
                 self.journal.close()
             else:
                 self.journal.flush()
+
+    def keep_journal(self, to: Place | Journal) -> None:
+        """Keep a journal from now on, as ``Guard(journal=...)`` does from the beginning.
+
+        Raises:
+            ConfigurationError: it is no place for one, or the guard keeps one.
+        """
+        if self.journal is not None:
+            raise ConfigurationError(f"the guard keeps a journal already: {self.journal!r}")
+        self.journal = self._journaling(to)
 
     def report(
         self,

@@ -13,6 +13,7 @@ import click
 
 from . import counting
 from .config import default_guard
+from .contrib.dashboard.command import command as dashboard
 from .counting.parts import NAMES
 from .errors import PriceUnknown, QuotaguardError
 from .guard import Guard
@@ -25,6 +26,9 @@ _PACKAGES = ("quotaguard", "openai", "anthropic", "tiktoken", "splintr-rs", "red
 @click.version_option(package_name="quotaguard")
 def main() -> None:
     """Token quotas for LLM clients."""
+
+
+main.add_command(dashboard)
 
 
 @main.command()

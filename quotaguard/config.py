@@ -12,7 +12,8 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
@@ -51,13 +52,16 @@ _GUARD_KEYS = (
     "ask_for_usage",
     "reserve_output",
     "output_guess",
+    "calibrate",
     "count",
     "prices",
     "unknown_price",
     "warn_at",
     "mode",
+    "journal",
 )
-_TIER_KEYS = ("limits", "models", "when_exceeded", "when_not_allowed", "warn_at")
+_TIER_VALUES = ("limits", "models", "warn_at", "priority", "weight")
+_TIER_KEYS = (*_TIER_VALUES, "when_exceeded", "when_not_allowed")
 _WHO_KEYS = ("tier", "limits", "models")
 
 
@@ -72,24 +76,72 @@ def default_guard() -> Guard:
     Raises:
         ConfigurationError: what they say is wrong; the message names the file and the key.
     """
+    if _instead is not None:
+        return _instead
+    with _one_at_a_time:  # two guards would give out everything twice
+        return _default(*_places())
+
+
+def set_default_guard(guard: Guard | None) -> None:
+    """Have clients that are made from now on without a guard use this one; None: the described."""
+    global _instead
+    _instead = guard
+
+
+_instead: Guard | None = None
+
+
+def described() -> tuple[dict[str, Any], str]:
+    """What the file or the environment says, as arguments of a `Guard`, and how an error names the
+    place.
+
+    Raises:
+        ConfigurationError: what they say is wrong.
+    """
+    file, limits, backend = _places()
+    if file is not None:
+        said, where = _read(file)
+        with blaming(where):
+            return _arguments(said), where
+    found: dict[str, Any] = {"limits": _texts(limits)} if _texts(limits) else {}
+    if backend:
+        found["backend"] = backend
+    return found, _ENVIRONMENT
+
+
+_ENVIRONMENT = "QUOTAGUARD_LIMITS or QUOTAGUARD_BACKEND: "
+
+
+def _places() -> tuple[Path | None, str, str]:
+    """The file, and what the environment says of limits and backend."""
     named = os.environ.get("QUOTAGUARD_CONFIG")
     file = Path(named).absolute() if named else _find(Path.cwd())
-    limits = os.environ.get("QUOTAGUARD_LIMITS", "")
-    backend = os.environ.get("QUOTAGUARD_BACKEND", "memory://")
-    with _one_at_a_time:  # two guards would give out everything twice
-        return _default(file, limits, backend)
+    return file, os.environ.get("QUOTAGUARD_LIMITS", ""), os.environ.get("QUOTAGUARD_BACKEND", "")
+
+
+def _texts(limits: str) -> list[str]:
+    return [text.strip() for text in limits.split(";") if text.strip()]
 
 
 @lru_cache(maxsize=8)
 def _default(file: Path | None, limits: str, backend: str) -> Guard:
     if file is not None:
         return load_guard(file)
-    parsed = [text.strip() for text in limits.split(";") if text.strip()]
+    parsed = _texts(limits)
+    hooks = () if parsed else (_WarnOnce(),)
+    with blaming(_ENVIRONMENT):
+        return Guard(
+            limits=parsed, backend=backend or "memory://", anonymous=ANONYMOUS, hooks=hooks
+        )
+
+
+@contextmanager
+def blaming(where: str) -> Iterator[None]:
+    """Errors say where the wrong thing stands."""
     try:
-        hooks = () if parsed else (_WarnOnce(),)
-        return Guard(limits=parsed, backend=backend, anonymous=ANONYMOUS, hooks=hooks)
+        yield
     except ConfigurationError as error:
-        raise ConfigurationError(f"QUOTAGUARD_LIMITS or QUOTAGUARD_BACKEND: {error}") from error
+        raise ConfigurationError(f"{where}{error}") from error
 
 
 class _WarnOnce:
@@ -120,10 +172,8 @@ def load_guard(source: str | Path | Mapping[str, Any]) -> Guard:
             the key and the value, and what would be right.
     """
     said, where = _read(source)
-    try:
-        return _guard(said)
-    except ConfigurationError as error:
-        raise ConfigurationError(f"{where}{error}") from error
+    with blaming(where):
+        return Guard(**_arguments(said))
 
 
 def reload_guard(guard: Guard, source: str | Path | Mapping[str, Any]) -> None:
@@ -134,11 +184,9 @@ def reload_guard(guard: Guard, source: str | Path | Mapping[str, Any]) -> None:
         ConfigurationError: as for `load_guard`; then nothing changes.
     """
     said, where = _read(source)
-    try:
+    with blaming(where):
         plans = _plans(said)
         guard.update(tiers=plans.pop("tiers"), limits=said.get("limits", ()), **plans)
-    except ConfigurationError as error:
-        raise ConfigurationError(f"{where}{error}") from error
 
 
 def _read(source: str | Path | Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
@@ -153,14 +201,14 @@ def _read(source: str | Path | Mapping[str, Any]) -> tuple[Mapping[str, Any], st
     return said, f"{source}: "
 
 
-def _guard(said: Mapping[str, Any]) -> Guard:
+def _arguments(said: Mapping[str, Any]) -> dict[str, Any]:
     arguments = {key: said[key] for key in _GUARD_KEYS if key in said}
     for key in ("strict", "count_unmetered", "ask_for_usage"):
         if not isinstance(arguments.get(key, True), bool):
             raise ConfigurationError(f"{key} is true or false, not {arguments[key]!r}")
     if "when_exceeded" in arguments:
         arguments["when_exceeded"] = _policies(arguments["when_exceeded"], "when_exceeded")
-    return Guard(**{**arguments, **_plans(said)})
+    return {**arguments, **_plans(said)}
 
 
 def _plans(said: Mapping[str, Any]) -> dict[str, Any]:
@@ -217,7 +265,7 @@ def _tables(said: Mapping[str, Any], what: str) -> Mapping[str, Mapping[str, Any
 def _tier(name: str, table: Mapping[str, Any]) -> Tier:
     where = f"tiers.{name}"
     _known(table, _TIER_KEYS, where)
-    arguments = {key: table[key] for key in ("limits", "models", "warn_at") if key in table}
+    arguments = {key: table[key] for key in _TIER_VALUES if key in table}
     if "when_exceeded" in table:
         arguments["when_exceeded"] = _policies(table["when_exceeded"], f"{where}.when_exceeded")
     if "when_not_allowed" in table:

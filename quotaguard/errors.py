@@ -18,6 +18,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from .wording import amount as _amount
+from .wording import seconds as _seconds
+
 
 class QuotaguardError(Exception):
     """Base of every error of this library."""
@@ -165,22 +168,3 @@ class RequestTooLarge(QuotaExceeded):
 
 def _rebuild(cls: type[QuotaguardError], facts: dict[str, Any]) -> QuotaguardError:
     return cls(**facts)
-
-
-def _amount(value: float) -> str:
-    """A count for people: whole numbers plain, fractions with two decimals, or six below one."""
-    if float(value).is_integer():
-        return f"{value:,.0f}"
-    return f"{value:,.2f}" if abs(value) >= 1 else f"{value:.6f}".rstrip("0").rstrip(".")
-
-
-def _seconds(value: float) -> str:
-    """A duration for people, rounded up so that coming back then is never too early."""
-    if value < 10:
-        return f"{math.ceil(value * 10) / 10:g} s"
-    if value < 120:
-        return f"{math.ceil(value)} s"
-    minutes = math.ceil(value / 60)
-    if minutes < 120:
-        return f"{minutes} min"
-    return f"{math.ceil(minutes / 60)} h"

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple, TextIO
 
 from .events import Event, Waiting
 from .identity import Identity
+from .wording import seconds, shown
 
 log = logging.getLogger("quotaguard")
 
@@ -83,7 +85,7 @@ class Waits:
             with self._lock:
                 self._waits.pop(event.id, None)
 
-    def shown(self, now: float) -> tuple[str, float] | None:
+    def next(self, now: float) -> tuple[str, float] | None:
         """What to say about who should be next, and the share of the wait that is over; None:
         nobody waits.
         """
@@ -95,12 +97,12 @@ class Waits:
             wait = min(self._waits.values(), key=lambda wait: wait.ends)
             others = len(self._waits) - 1
         user, org, _ = wait.identity
-        who = user or (f"org {org}" if org else "a call")
+        who = shown(user) if user else f"org {shown(org)}" if org else "a call"
         more = f" ({others} more wait)" if others else ""
         waited = now - wait.began
         total = max(wait.ends - wait.began, waited)
-        text = f"{who} waits for {wait.limit}{more}, {waited:.0f} of {total:.0f} s"
-        return text, waited / total if total > 0.0 else 1.0
+        of = f"{seconds(math.floor(waited))} of {seconds(total)}"
+        return f"{who} waits for {wait.limit}{more}, {of}", waited / total if total > 0.0 else 1.0
 
 
 class WaitProgress:
@@ -151,11 +153,11 @@ class WaitProgress:
         bar: Any = None
         while True:
             with self._lock:
-                shown = self._waits.shown(self._now())
-                if shown is None:
+                found = self._waits.next(self._now())
+                if found is None:
                     self._thread = None
                     break
-            text, share = shown
+            text, share = found
             if bar is None:
                 bar = self._bars(
                     desc=text, total=1.0, file=self._file, leave=False, bar_format="{desc} |{bar}|"

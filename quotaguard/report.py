@@ -14,10 +14,12 @@ from decimal import Context, Decimal
 from fractions import Fraction
 from typing import Any, TypeAlias
 
+from .display import Displayed
 from .entries import Entry
 from .errors import ConfigurationError
 from .usage import NANO
 from .windows import UNITS, window, zone
+from .wording import money, shown
 
 Moment: TypeAlias = "float | datetime | None"
 Period: TypeAlias = "str | tuple[Moment, Moment]"
@@ -126,7 +128,7 @@ class _Sum:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class Report(Displayed):
     """Sums over a period, by group; ``str(report)`` is a table.
 
     Attributes:
@@ -159,11 +161,14 @@ class Report:
             "total": self.total.as_dict(),
         }
 
-    def __str__(self) -> str:
+    def table(self) -> tuple[list[str], list[list[str]], list[str]]:
+        """The head, a line for each group, and the totals, as they are shown; columns that are zero
+        all the way are left out.
+        """
         columns = [c for c in _COLUMNS if c[2] or c[1](self.total) not in ("0", "$0.00")]
         head = [*self.by, *(name for name, _, _ in columns)]
         lines = [
-            [*(_shown(part) for part in key), *(show(row) for _, show, _ in columns)]
+            [*(shown(part) for part in key), *(show(row) for _, show, _ in columns)]
             for key, row in self.rows.items()
         ]
         if self.by:
@@ -171,7 +176,11 @@ class Report:
         else:
             ends = []
             lines.clear()
-        table = [head, *lines, [*ends, *(show(self.total) for _, show, _ in columns)]]
+        return head, lines, [*ends, *(show(self.total) for _, show, _ in columns)]
+
+    def __str__(self) -> str:
+        head, lines, last = self.table()
+        table = [head, *lines, last]
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         return "\n".join(
             "  ".join(
@@ -187,14 +196,14 @@ _COLUMNS: tuple[tuple[str, Callable[[Row], str], bool], ...] = (
     ("input", lambda row: f"{row.input_tokens:,}", True),
     ("cached", lambda row: f"{row.cached_tokens:,}", False),
     ("output", lambda row: f"{row.output_tokens:,}", True),
-    ("cost", lambda row: _money(row.cost), True),
+    ("cost", lambda row: money(row.cost), True),
     ("unpriced", lambda row: f"{row.unpriced:,}", False),
     ("guessed", lambda row: f"{row.guessed:,}", False),
     ("refused", lambda row: f"{row.refused:,}", True),
     ("downgraded", lambda row: f"{row.downgraded:,}", True),
     ("waited", lambda row: f"{row.waited:,}", False),
     ("seconds", lambda row: f"{row.waited_seconds:,.1f}" if row.waited else "0", False),
-    ("saved", lambda row: _money(row.saved), True),
+    ("saved", lambda row: money(row.saved), True),
     ("saved?", lambda row: f"{row.unpriced_saved:,}", False),
     ("would refuse", lambda row: f"{row.would_refuse:,}", False),
     ("would delay", lambda row: f"{row.would_delay:,}", False),
@@ -208,10 +217,60 @@ _GROUPS: dict[str, Callable[[Entry, str], str | None]] = {
     "tier": lambda entry, _: entry.tier,
     "model": lambda entry, _: entry.served if entry.outcome == "served" else entry.requested,
     "requested": lambda entry, _: entry.requested,
-    "day": lambda entry, tz: f"{_local(entry.time, tz):%Y-%m-%d}",
-    "hour": lambda entry, tz: f"{_local(entry.time, tz):%Y-%m-%dT%H%z}",
+    "day": lambda entry, tz: OF_TIME["day"](entry.time, tz),
+    "hour": lambda entry, tz: OF_TIME["hour"](entry.time, tz),
 }
-_OF_TIME = ("day", "hour")
+OF_TIME: dict[str, Callable[[float, str], str]] = {
+    "day": lambda time, tz: f"{_local(time, tz):%Y-%m-%d}",
+    "hour": lambda time, tz: f"{_local(time, tz):%Y-%m-%dT%H%z}",
+}
+"""The groups that are of time: how each names the instant, in a time zone."""
+
+
+class Sums:
+    """A `Report` in the making: one pass over the entries may feed several.
+
+    Args:
+        by, tz: as `report` takes them.
+
+    Raises:
+        ConfigurationError: an argument is wrong.
+    """
+
+    def __init__(self, by: str | Sequence[str], tz: str = "UTC") -> None:
+        self._by = (by,) if isinstance(by, str) else tuple(by)
+        for group in self._by:
+            if group not in _GROUPS:
+                raise ConfigurationError(f"by is any of {', '.join(_GROUPS)}, not {group!r}")
+        zone(tz)
+        self._tz = tz
+        self._sums: dict[tuple[str | None, ...], _Sum] = {}
+        self._total = _Sum()
+
+    def add(self, entry: Entry) -> None:
+        """Take an entry in, if it is of a call."""
+        if entry.outcome == "adjusted":
+            return
+        key = tuple(_GROUPS[group](entry, self._tz) for group in self._by)
+        found = self._sums.get(key)
+        if found is None:
+            found = self._sums[key] = _Sum()
+        found.add(entry)
+        self._total.add(entry)
+
+    def done(self, start: float = -math.inf, end: float = math.inf) -> Report:
+        """The report of what was taken in, which was of ``start <= time < end``."""
+        in_time = any(group in OF_TIME for group in self._by)
+
+        def order(item: tuple[tuple[str | None, ...], Row]) -> tuple[Any, ...]:
+            key, row = item
+            names = tuple((part is not None, part or "") for part in key)
+            spent = () if in_time else (-row.nano_usd, -row.input_tokens - row.output_tokens)
+            return (*spent, *names)
+
+        rows = {key: each.done() for key, each in self._sums.items()}
+        ordered = dict(sorted(rows.items(), key=order))
+        return Report(start, end, self._by, ordered, self._total.done(), self._tz)
 
 
 def report(
@@ -234,32 +293,11 @@ def report(
     Raises:
         ConfigurationError: an argument is wrong.
     """
-    groups = (by,) if isinstance(by, str) else tuple(by)
-    for group in groups:
-        if group not in _GROUPS:
-            raise ConfigurationError(f"by is any of {', '.join(_GROUPS)}, not {group!r}")
-    zone(tz)
-    sums: dict[tuple[str | None, ...], _Sum] = {}
-    total = _Sum()
+    sums = Sums(by, tz)
     for entry in entries:
-        if entry.outcome == "adjusted" or not start <= entry.time < end:
-            continue
-        key = tuple(_GROUPS[group](entry, tz) for group in groups)
-        found = sums.get(key)
-        if found is None:
-            found = sums[key] = _Sum()
-        found.add(entry)
-        total.add(entry)
-    rows = {key: each.done() for key, each in sums.items()}
-    in_time = any(group in _OF_TIME for group in groups)
-
-    def order(item: tuple[tuple[str | None, ...], Row]) -> tuple[Any, ...]:
-        key, row = item
-        names = tuple((part is not None, part or "") for part in key)
-        spent = () if in_time else (-row.nano_usd, -row.input_tokens - row.output_tokens)
-        return (*spent, *names)
-
-    return Report(start, end, groups, dict(sorted(rows.items(), key=order)), total.done(), tz)
+        if start <= entry.time < end:
+            sums.add(entry)
+    return sums.done(start, end)
 
 
 def period_of(said: Period, tz: str, now: float) -> tuple[float, float]:
@@ -303,18 +341,3 @@ def _iso(moment: float, tz: str) -> str | None:
 
 def _dollars(nano: int) -> Decimal:
     return _EXACT.divide(Decimal(nano), Decimal(NANO))
-
-
-def _money(dollars: Decimal) -> str:
-    """Dollars for people: cents, or for less than a dollar four digits of whatever it is."""
-    digits = 2 if dollars == 0 else max(2, 3 - dollars.adjusted())
-    whole, _, cents = f"{abs(dollars):,.{digits}f}".partition(".")
-    return f"{'-' if dollars < 0 else ''}${whole}.{cents.rstrip('0').ljust(2, '0')}"
-
-
-def _shown(part: str | None) -> str:
-    """A name in a table: on one line, and not endless."""
-    if part is None:
-        return "-"
-    plain = part if part.isprintable() else repr(part)
-    return plain if len(plain) <= 40 else plain[:39] + "…"

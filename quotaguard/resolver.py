@@ -39,6 +39,11 @@ class Resolver:
         self._now = now
         self._known: dict[tuple[str | None, str | None], tuple[float, Tier | str | None]] = {}
 
+    @property
+    def asks(self) -> bool:
+        """Whether a callable says which tier somebody has."""
+        return self._tier_of is not None
+
     def question(self, identity: Identity) -> Consult:
         """What is to be asked where the tier is not known."""
         assert self._tier_of is not None

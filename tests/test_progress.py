@@ -37,21 +37,21 @@ def threads() -> list[str]:
 def test_who_should_be_next_is_shown() -> None:
     """With how many others wait, for which limit, and for how long."""
     waits = Waits()
-    assert waits.shown(0.0) is None
+    assert waits.next(0.0) is None
     waits.note(waiting("1", "alice", 30.0), 0.0)
-    assert waits.shown(10.0) == ("alice waits for 90k tokens/minute, 10 of 30 s", 1 / 3)
+    assert waits.next(10.0) == ("alice waits for 90k tokens/minute, 10 s of 30 s", 1 / 3)
     waits.note(waiting("2", "bob", 8.0), 10.0)
     waits.note(waiting("3", None, 90.0, org="acme"), 11.0)
-    assert waits.shown(12.0) == (
-        "bob waits for 90k tokens/minute (2 more wait), 2 of 8 s",
+    assert waits.next(12.0) == (
+        "bob waits for 90k tokens/minute (2 more wait), 2 s of 8 s",
         0.25,
     )
     waits.note(waited("1"), 13.0)
     waits.note(waited("2"), 13.0)
-    assert waits.shown(20.0) == ("org acme waits for 90k tokens/minute, 9 of 90 s", 0.1)
+    assert waits.next(20.0) == ("org acme waits for 90k tokens/minute, 9 s of 90 s", 0.1)
     waits.note(waited("3"), 14.0)
     waits.note(waited("unheard of"), 14.0)
-    assert waits.shown(14.0) is None
+    assert waits.next(14.0) is None
 
 
 def test_a_wait_is_shown_while_it_lasts() -> None:
@@ -59,9 +59,9 @@ def test_a_wait_is_shown_while_it_lasts() -> None:
     terminal, now = io.StringIO(), [100.0]
     show = WaitProgress(terminal, now=lambda: now[0])
     show(waiting("1", "alice", 30.0))
-    until(lambda: "0 of 30 s" in terminal.getvalue())
+    until(lambda: "0 s of 30 s" in terminal.getvalue())
     now[0] = 112.0
-    until(lambda: "12 of 30 s" in terminal.getvalue())
+    until(lambda: "12 s of 30 s" in terminal.getvalue())
     assert "alice waits for 90k tokens/minute, " in terminal.getvalue()
     show(waited("1"))
     until(lambda: not threads())
@@ -72,14 +72,23 @@ def test_a_wait_is_shown_while_it_lasts() -> None:
     until(lambda: not threads())
 
 
+def test_a_name_writes_nothing_else_on_the_terminal() -> None:
+    """Users may choose their names; and nobody counts the seconds of a day."""
+    waits = Waits()
+    waits.note(waiting("1", "\x1b[2Jmallory\n", 86_400.0), 0.0)
+    found = waits.next(3_600.0)
+    assert found is not None
+    assert found[0] == r"'\x1b[2Jmallory\n' waits for 90k tokens/minute, 60 min of 24 h"
+
+
 def test_who_is_not_heard_of_any_more_is_not_shown() -> None:
     """Where a guard only observes, calls go at once; a task thrown away tells nothing."""
     waits = Waits()
     waits.note(waiting("1", "alice", 30.0), 0.0)
     waits.note(waiting("2", "bob", 40.0), 0.0)
     waits.note(Admitted("1", Identity("alice"), "gpt-4o", "gpt-4o", Usage()), 1.0)
-    assert waits.shown(99.0) is not None
-    assert waits.shown(101.0) is None
+    assert waits.next(99.0) is not None
+    assert waits.next(101.0) is None
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # tqdm.__del__
