@@ -73,6 +73,14 @@ PARTS = (
         ("second call waited 4", "refused at once", "stands in line", "waited 0.0 s"),
     ),
     Part(
+        "batch_job",
+        "A batch job",
+        "Thirty prompts, as fast as the limits allow and no faster.",
+        "Its calls stand in line whatever the tier says; what the provider refuses comes again. "
+        "Each finished item is noted in a file, so a job that was killed goes on where it was.",
+        ("30 answers", "31 requests", "it took 2", "has all 30 results", "Together 30"),
+    ),
+    Part(
         "streaming",
         "Streams, and how they end",
         "The cost of a stream is known when it ends. Not all of them end well.",

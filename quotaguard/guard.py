@@ -8,7 +8,6 @@ from queue import SimpleQueue
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .accounts import Accounts
 from .backends import Backend, open_backend
 from .clock import Clock, SystemClock
 from .core.lease import Lease
@@ -16,6 +15,7 @@ from .errors import ConfigurationError
 from .events import Hook, Teller
 from .hold import Hold
 from .identity import Identity
+from .jobs import Jobs
 from .limits import Limit
 from .policies import Policy, policies
 from .pricing import Price, Prices
@@ -38,7 +38,7 @@ OUTPUT_GUESS = 512
 """Tokens assumed for an answer of which nothing is known; soft, so that it refuses nothing."""
 
 
-class Guard(Accounts):
+class Guard(Jobs):
     """Limits, tiers and the ledger that keeps them.
 
     Args:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from .entries import Entry
+from .linefile import LineFile
 
 if TYPE_CHECKING:
     import sqlite3
@@ -85,39 +86,17 @@ class Calls:
 
 
 class JsonLines:
-    """A file with one JSON object a line, to which many processes may append.
-
-    Each line is one ``write`` to a file opened with ``O_APPEND``, so lines of different processes
-    do not mix (on a local file system; not on NFS). A file that was moved away, by logrotate for
-    instance, is begun anew.
-    """
+    """A file with one JSON object a line, to which many processes may append (`LineFile`)."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        self._fd: int | None = None
-        self._torn = False
+        self._file = LineFile(path)
 
     def write(self, pending: deque[Entry]) -> None:
         """Append them."""
-        fd = self._opened()
         while pending:
-            line = line_of(pending[0])
-            if self._torn:
-                line = b"\n" + line
-            written = os.write(fd, line)
-            self._torn = written < len(line)
-            if self._torn:  # the disk is full, most likely
-                raise OSError(f"only {written} of {len(line)} bytes were written to {self.path}")
+            self._file.append(line_of(pending[0]))
             pending.popleft()
-
-    def _opened(self) -> int:
-        if self._fd is not None and not _is_at(self._fd, self.path):
-            self.close()
-        if self._fd is None:
-            self._fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
-            size = os.fstat(self._fd).st_size
-            self._torn = size > 0 and os.pread(self._fd, 1, size - 1) != b"\n"
-        return self._fd
 
     def read(self, since: float, until: float) -> Iterator[Entry]:
         """Those of ``since <= time < until``; what is torn or no entry is left out."""
@@ -136,9 +115,7 @@ class JsonLines:
 
     def close(self) -> None:
         """Close the file."""
-        if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
+        self._file.close()
 
 
 def line_of(entry: Entry) -> bytes:
@@ -158,13 +135,6 @@ def entry_of(line: bytes | str) -> Entry | None:
         return Entry.from_dict(json.loads(text[start:]))
     except (ValueError, RecursionError, AttributeError, IndexError):
         return None
-
-
-def _is_at(fd: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(fd), path.stat())
-    except FileNotFoundError:
-        return False
 
 
 _SCHEMA = (

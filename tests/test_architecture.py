@@ -21,16 +21,16 @@ PACKAGE = ROOT / "quotaguard"
 # Lowest first. A module imports from its own layer and from those before it. `x.*` is a package
 # with all that is in it, where no line names a module of it more exactly; "" is quotaguard itself.
 LAYERS = (
-    ("errors", "models", "windows", "clock", "errands", "wording", "display"),
+    ("errors", "models", "windows", "clock", "errands", "linefile", "wording", "display"),
     ("usage", "weights", "metrics", "grammar", "limits", "pricing"),
     ("tiers", "policies", "patience", "identity", "events", "core", "core.ops", "core.summary"),
     ("core.bucket", "core.ledger"),
     ("core.plan", "core.ask", "core.lease", "display.*"),
     ("core.drive", "hold", "receipts", "rules", "resolver", "entries", "sinks", "journal"),
-    ("report", "savings"),
+    ("report", "savings", "progress"),
     ("backends.*", "providers.*", "counting.*"),
     ("estimator", "sharing", "upstream"),
-    ("engine", "admin", "accounts", "guard", "config"),
+    ("engine", "admin", "accounts", "jobs", "jobs.*", "guard", "config"),
     ("testing.*",),
     ("decorator", "clients.*"),
     ("clients.openai", "clients.anthropic", "clients.patch", "clients", "contrib.*", "cli", ""),
@@ -43,7 +43,8 @@ LATE = {("guard", "clients")}
 DOORS = {
     "tiktoken": ("counting.encodings",),
     "splintr": ("counting.encodings",),
-    "tenacity": ("policies",),
+    "tenacity": ("policies", "jobs.attempts"),
+    "tqdm": ("progress",),
     "wrapt": ("decorator", "clients.streams"),
     "IPython": ("contrib.notebook.*",),
     "click": ("cli", "contrib.dashboard.command"),

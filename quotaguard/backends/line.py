@@ -115,8 +115,10 @@ class Line:
         raise TypeError(f"the ledger does not know the operation {op!r}")
 
     def _reserve(self, op: Reserve, now: float, freed: list[Charge]) -> Decision:
-        waiter, ahead = None, NOBODY_AHEAD
+        waiter, ahead, outer = None, NOBODY_AHEAD, None
         if self._places:
+            if op.instead_of is not None:
+                outer = self._store.held(op.instead_of)
             waiter = self._places.waiter(op.id)
             ahead = self._ahead(op, waiter, now, freed)
         answer = self._ledger.reserve(op, now, ahead)
@@ -126,9 +128,8 @@ class Line:
             served: Collection[Key] = ()
         else:
             served = self._serve(op, waiter, answer) if self._places else ()
-            if op.instead_of is not None and self._places:
-                outer = self._store.held(op.instead_of)
-                freed += outer.charges if outer is not None else ()
+            if outer is not None and outer.status == "open":
+                freed += outer.charges
         if waiter is not None:
             freed += self._leave(waiter, served)
         return answer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
@@ -143,15 +144,18 @@ def test_a_thousand_in_line_cost_few_calls(server: Any, soak: bool) -> None:
     let in, not by everybody whenever anything happens.
     """
     count = 1000 if soak else 300
-    limit = Limit.parse(f"{count * 2} tokens/second burst 100 per org")
+    limit = Limit.parse(f"{count * 2} tokens/second per org")
     counted = Counted(server.client())
     said = Process(server.url, "line_up", "all", limit=limit.text, amount=10, calls=count).end()
     joined = [each["id"] for each in said if each["what"] == "waits"]
     admitted = [each["id"] for each in said if each["what"] == "admitted"]
     assert len(admitted) == count
-    assert [id for id in admitted if id in joined] == joined
+    assert joined == sorted(joined)
+    waited = [id for id in admitted if id in set(joined)]
+    inversions = sum(one > next for one, next in itertools.pairwise(waited))
+    assert inversions <= count // 20  # who wakes late finds that the next one fitted beside it
     operations = counted.operations() / count
-    report(f"{operations:.2f} calls of the server for each admission")
+    report(f"{operations:.2f} calls of the server for each admission, {inversions} inversions")
     assert operations <= 3
 
 

@@ -28,6 +28,7 @@ from quotaguard import (
     receipt,
     token_limited,
 )
+from quotaguard.jobs import Done
 
 
 class City(BaseModel):
@@ -123,3 +124,23 @@ async def use() -> None:
     with acting_as("bob", tier="pro", org="acme"), guard.hold() as held:
         held.record(input_tokens=1, output_tokens=2)
         assert_type(held.model, str | None)
+
+
+def length(text: str) -> int:
+    raise NotImplementedError
+
+
+async def alength(text: str) -> int:
+    raise NotImplementedError
+
+
+async def jobs(source: AsyncIterator[str]) -> None:
+    for result in guard.map(length, ["text"]):
+        assert_type(result, int)
+    for done in guard.map(length, ["text"], errors="collect", ordered=False):
+        assert_type(done, Done[str, int])
+    async for result in guard.amap(alength, source, resume="job.jsonl", key=str):
+        assert_type(result, int)
+    async for done in guard.amap(alength, ["text"], errors="collect"):
+        assert_type(done.result, int | None)
+    guard.map(length, [3])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

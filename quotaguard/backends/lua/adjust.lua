@@ -12,7 +12,7 @@ local function adjust(id, op)
     local drained, at = advance(c, b)
     local gift = c[KIND] >= IN_FLIGHT and 0 or math.min(c[AMOUNT], drained)
     if gift ~= 0 then put(c, b, o, drained - gift, at) end
-    if o.waited > now then free(c) end
+    if o.waited > now then line().free(c) end
     given[i], left[i] = gift, c[CEILING] - drained + gift
   end
   local answer = 'J' .. pack_all(given) .. pack_all(left)

@@ -1,9 +1,6 @@
 -- One call: many operations of one shard, in order, an id and a body each, all in one argument, as
 -- each costs. Answers with the time and one answer each; with the time alone if it comes too late.
 
-local carry_out = { R = reserve, S = settle, N = renew, X = release, P = peek,
-  J = adjust, M = merge }
-
 local answers = { pack('<d', now) }
 if now > latest then return answers end
 local ids, bodies, known, at = {}, {}, {}, operations
@@ -16,12 +13,19 @@ while at <= #batch do
 end
 fetch(known)
 expire()
-leave_overdue()
+if call('EXISTS', base .. ':patience') == 1 then line().leave_overdue() end
 for i = 1, #ids do
-  answers[#answers + 1] = carry_out[string.sub(bodies[i], 1, 1)](ids[i], bodies[i])
+  local id, op = ids[i], bodies[i]
+  local kind = string.sub(op, 1, 1)
+  answers[i + 1] = kind == 'R' and reserving()(id, op)
+    or kind == 'S' and settling().settle(id, op)
+    or kind == 'N' and settling().renew(id, op)
+    or kind == 'X' and settling().release(id)
+    or kind == 'P' and peek(id, op)
+    or kind == 'J' and adjust(id, op)
+    or kind == 'M' and merge(id, op)
 end
-call_up()
+if the_line then the_line.call_up() end
 write_books()
-write_waiters()
-write_summaries()
+if the_line then the_line.write_waiters() end
 return answers

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, Generator, Iterator
 from contextlib import closing, suppress
+from functools import partial
 from itertools import groupby
 from typing import Any, TypeAlias
 
@@ -20,9 +21,6 @@ from .failure import FAILURES, Breaker, explained, is_away, worth_another
 
 MOST_TOGETHER = 256
 """Operations in one script call: the server does nothing else meanwhile, for a few milliseconds."""
-MOST_IN_FLIGHT = 4
-"""Script calls of one event loop on their way at once; what comes up meanwhile waits and travels
-together."""
 ATTEMPT, PAUSE = 0.45, 0.02
 """The parts of the time allowed that one attempt may take, and the pause before the second one."""
 
@@ -195,9 +193,11 @@ class Turns:
     def __init__(self, link: Link) -> None:
         self._link = link
         self._client = link.place.async_client(link.attempt)
-        self._waiting: deque[Call] = deque()
+        self._waiting: dict[bytes, deque[Call]] = {}
+        """By shard. What comes up while a shard is asked waits, and travels together: so calls
+        arrive in order, and a shard that hangs holds up no other."""
         self._flushing = False
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[bytes, asyncio.Task[None]] = {}
         self._lifetime: AsyncGenerator[None, None] | None = None
 
     async def carry_out(self, call: Call) -> None:
@@ -213,7 +213,7 @@ class Turns:
                 answered.set_result(None)
 
         call.tell = tell
-        self._waiting.append(call)
+        self._waiting.setdefault(call.shard, deque()).append(call)
         if not self._flushing:
             self._flushing = True
             loop.call_soon(self._flush)
@@ -221,18 +221,22 @@ class Turns:
 
     def _flush(self) -> None:
         self._flushing = False
-        while self._waiting and len(self._tasks) < MOST_IN_FLIGHT:
-            calls = list(self._waiting)
-            self._waiting.clear()
-            for group in shards([call for call in calls if not call.done]):
-                task = asyncio.get_running_loop().create_task(self._exchange(group))
-                self._tasks.add(task)
-                task.add_done_callback(self._sent)
+        for shard in self._waiting.keys() - self._tasks.keys():
+            self._send(shard)
 
-    def _sent(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if self._waiting and not self._flushing:
-            self._flush()
+    def _send(self, shard: bytes) -> None:
+        calls = self._waiting[shard]
+        group = [calls.popleft() for _ in range(min(len(calls), MOST_TOGETHER))]
+        if not calls:
+            del self._waiting[shard]
+        task = asyncio.get_running_loop().create_task(self._exchange(group))
+        self._tasks[shard] = task
+        task.add_done_callback(partial(self._sent, shard))
+
+    def _sent(self, shard: bytes, _: asyncio.Task[None]) -> None:
+        del self._tasks[shard]
+        if shard in self._waiting and not self._flushing:
+            self._send(shard)
 
     async def _exchange(self, calls: list[Call]) -> None:
         deadline = calls[0].since + self._link.timeout
@@ -266,6 +270,6 @@ class Turns:
     async def aclose(self) -> None:
         """Send what waits and close the connections."""
         while self._tasks:
-            await asyncio.wait(self._tasks)
+            await asyncio.wait(self._tasks.values())
         close = getattr(self._client, "aclose", self._client.close)
         await close()
