@@ -162,14 +162,7 @@ class Guard(Accounts):
         Raises:
             ConfigurationError: an argument is wrong; then nothing changes.
         """
-        old = self.rules
-        self.rules = Rules(
-            old.tiers.values() if tiers is None else tiers,
-            old.limits if limits is None else limits,
-            default_tier or (old.default if tiers is None else None),
-            old.anonymous,
-            self.prices,
-        )
+        self.rules = self.rules.changed(tiers, limits, default_tier)
         self.resolver = self.resolver.again(tier_of)
 
     # -- around a block --------------------------------------------------------------------------

@@ -175,6 +175,11 @@ class Prices:
             )
         return found
 
+    def by(self, now: Callable[[], float]) -> Prices:
+        """The same at the times of another clock."""
+        unknown = "warn" if self._warns else "refuse"
+        return Prices(dict(self._overrides), unknown, now, self._lookup)
+
     def priced(self, usage: Usage, model: str | None, service: str = "") -> Usage:
         """The usage with its cost.
 

@@ -42,6 +42,7 @@ class Row:
         refused: calls that were refused.
         waited: calls that stood in line, whether they were served then or refused.
         waited_seconds: how long they did.
+        longest_wait: how long the one did that stood longest.
         nano_usd_refused: what the refused calls were estimated to cost.
         nano_usd_downgraded: what the downgraded calls would have cost with the model asked for,
             minus what they cost.
@@ -62,6 +63,7 @@ class Row:
     refused: int = 0
     waited: int = 0
     waited_seconds: float = 0.0
+    longest_wait: float = 0.0
     nano_usd_refused: int = 0
     nano_usd_downgraded: int = 0
     unpriced_saved: int = 0
@@ -98,6 +100,7 @@ class _Sum:
         row = self.row
         if entry.waited:
             row.waited += 1
+            row.longest_wait = max(row.longest_wait, entry.waited)
             self.seconds += Fraction(entry.waited)
         saved = entry.saved
         row.unpriced_saved += saved is None
@@ -159,11 +162,12 @@ class Report:
             "total": self.total.as_dict(),
         }
 
-    def __str__(self) -> str:
+    def table(self) -> list[list[str]]:
+        """The report for people: the head, a line for each group, and the total."""
         columns = [c for c in _COLUMNS if c[2] or c[1](self.total) not in ("0", "$0.00")]
         head = [*self.by, *(name for name, _, _ in columns)]
         lines = [
-            [*(_shown(part) for part in key), *(show(row) for _, show, _ in columns)]
+            [*(shown(part) for part in key), *(show(row) for _, show, _ in columns)]
             for key, row in self.rows.items()
         ]
         if self.by:
@@ -171,15 +175,22 @@ class Report:
         else:
             ends = []
             lines.clear()
-        table = [head, *lines, [*ends, *(show(self.total) for _, show, _ in columns)]]
-        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        return "\n".join(
-            "  ".join(
-                cell.ljust(width) if at < len(self.by) else cell.rjust(width)
-                for at, (cell, width) in enumerate(zip(line, widths, strict=True))
-            ).rstrip()
-            for line in table
-        )
+        return [head, *lines, [*ends, *(show(self.total) for _, show, _ in columns)]]
+
+    def __str__(self) -> str:
+        return aligned(self.table(), len(self.by))
+
+
+def aligned(table: Sequence[Sequence[str]], names: int) -> str:
+    """A table as text: the first ``names`` columns to the left, numbers to the right."""
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if at < names else cell.rjust(width)
+            for at, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in table
+    )
 
 
 _COLUMNS: tuple[tuple[str, Callable[[Row], str], bool], ...] = (
@@ -187,14 +198,14 @@ _COLUMNS: tuple[tuple[str, Callable[[Row], str], bool], ...] = (
     ("input", lambda row: f"{row.input_tokens:,}", True),
     ("cached", lambda row: f"{row.cached_tokens:,}", False),
     ("output", lambda row: f"{row.output_tokens:,}", True),
-    ("cost", lambda row: _money(row.cost), True),
+    ("cost", lambda row: money(row.cost), True),
     ("unpriced", lambda row: f"{row.unpriced:,}", False),
     ("guessed", lambda row: f"{row.guessed:,}", False),
     ("refused", lambda row: f"{row.refused:,}", True),
     ("downgraded", lambda row: f"{row.downgraded:,}", True),
     ("waited", lambda row: f"{row.waited:,}", False),
     ("seconds", lambda row: f"{row.waited_seconds:,.1f}" if row.waited else "0", False),
-    ("saved", lambda row: _money(row.saved), True),
+    ("saved", lambda row: money(row.saved), True),
     ("saved?", lambda row: f"{row.unpriced_saved:,}", False),
     ("would refuse", lambda row: f"{row.would_refuse:,}", False),
     ("would delay", lambda row: f"{row.would_delay:,}", False),
@@ -305,14 +316,14 @@ def _dollars(nano: int) -> Decimal:
     return _EXACT.divide(Decimal(nano), Decimal(NANO))
 
 
-def _money(dollars: Decimal) -> str:
+def money(dollars: Decimal) -> str:
     """Dollars for people: cents, or for less than a dollar four digits of whatever it is."""
     digits = 2 if dollars == 0 else max(2, 3 - dollars.adjusted())
     whole, _, cents = f"{abs(dollars):,.{digits}f}".partition(".")
     return f"{'-' if dollars < 0 else ''}${whole}.{cents.rstrip('0').ljust(2, '0')}"
 
 
-def _shown(part: str | None) -> str:
+def shown(part: str | None) -> str:
     """A name in a table: on one line, and not endless."""
     if part is None:
         return "-"

@@ -30,7 +30,7 @@ LAYERS = (
     ("report", "savings"),
     ("backends.*", "providers.*", "counting.*"),
     ("estimator", "sharing"),
-    ("engine", "admin", "accounts", "guard", "config"),
+    ("engine", "simulation.*", "admin", "accounts", "guard", "config"),
     ("testing.*",),
     ("decorator", "clients.*"),
     ("clients.openai", "clients.anthropic", "clients.patch", "clients", "contrib.*", "cli", ""),
