@@ -2,8 +2,8 @@
 
 ``QUOTAGUARD_CONFIG`` names a TOML file; else ``quotaguard.toml`` is looked for in the working
 directory and those above it. Without a file, ``QUOTAGUARD_LIMITS`` holds limits, separated by
-semicolons, and ``QUOTAGUARD_BACKEND`` the backend. With none of these a client meters without
-limiting.
+semicolons, ``QUOTAGUARD_BACKEND`` the backend and ``QUOTAGUARD_JOURNAL`` the journal. With none of
+these a client meters without limiting.
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ _GUARD_KEYS = (
     "unknown_price",
     "warn_at",
     "mode",
+    "journal",
 )
 _TIER_KEYS = ("limits", "models", "when_exceeded", "when_not_allowed", "warn_at")
 _WHO_KEYS = ("tier", "limits", "models")
@@ -72,24 +73,54 @@ def default_guard() -> Guard:
     Raises:
         ConfigurationError: what they say is wrong; the message names the file and the key.
     """
-    named = os.environ.get("QUOTAGUARD_CONFIG")
-    file = Path(named).absolute() if named else _find(Path.cwd())
-    limits = os.environ.get("QUOTAGUARD_LIMITS", "")
-    backend = os.environ.get("QUOTAGUARD_BACKEND", "memory://")
     with _one_at_a_time:  # two guards would give out everything twice
-        return _default(file, limits, backend)
+        return _default(config_file(), *_environment())
+
+
+def config_file() -> Path | None:
+    """The file that describes the default guard, absolute; None: the environment does."""
+    named = os.environ.get("QUOTAGUARD_CONFIG")
+    return Path(named).absolute() if named else _find(Path.cwd())
+
+
+def guard_of_environment(**instead: Any) -> Guard:
+    """A new guard as the environment describes it where there is no file.
+
+    Args:
+        instead: arguments of `Guard` that go before what it says.
+
+    Raises:
+        ConfigurationError: it says something wrong; the message names the variables.
+    """
+    limits, backend, journal = _environment()
+    said = {
+        "limits": [text.strip() for text in limits.split(";") if text.strip()],
+        "backend": backend,
+        "journal": journal,
+        "anonymous": ANONYMOUS,
+    }
+    try:
+        return Guard(**{**said, **instead})
+    except ConfigurationError as error:
+        raise ConfigurationError(
+            f"QUOTAGUARD_LIMITS, QUOTAGUARD_BACKEND or QUOTAGUARD_JOURNAL: {error}"
+        ) from error
+
+
+def _environment() -> tuple[str, str, str | None]:
+    said = os.environ.get
+    return (
+        said("QUOTAGUARD_LIMITS", ""),
+        said("QUOTAGUARD_BACKEND", "memory://"),
+        said("QUOTAGUARD_JOURNAL") or None,
+    )
 
 
 @lru_cache(maxsize=8)
-def _default(file: Path | None, limits: str, backend: str) -> Guard:
+def _default(file: Path | None, limits: str, *_: str | None) -> Guard:
     if file is not None:
         return load_guard(file)
-    parsed = [text.strip() for text in limits.split(";") if text.strip()]
-    try:
-        hooks = () if parsed else (_WarnOnce(),)
-        return Guard(limits=parsed, backend=backend, anonymous=ANONYMOUS, hooks=hooks)
-    except ConfigurationError as error:
-        raise ConfigurationError(f"QUOTAGUARD_LIMITS or QUOTAGUARD_BACKEND: {error}") from error
+    return guard_of_environment(hooks=() if limits.strip(" ;") else (_WarnOnce(),))
 
 
 class _WarnOnce:
@@ -112,8 +143,13 @@ def _find(directory: Path) -> Path | None:
     return next((d / FILE for d in (directory, *directory.parents) if (d / FILE).is_file()), None)
 
 
-def load_guard(source: str | Path | Mapping[str, Any]) -> Guard:
+def load_guard(source: str | Path | Mapping[str, Any], **instead: Any) -> Guard:
     """The guard that a TOML file, or a mapping of the same shape, describes.
+
+    Args:
+        source: the file, or the mapping.
+        instead: arguments of `Guard` that go before what it says, such as ``hooks`` and ``clock``,
+            which are no text.
 
     Raises:
         ConfigurationError: it can't be read or says something wrong; the message names the file,
@@ -121,7 +157,7 @@ def load_guard(source: str | Path | Mapping[str, Any]) -> Guard:
     """
     said, where = _read(source)
     try:
-        return _guard(said)
+        return _guard(said, instead)
     except ConfigurationError as error:
         raise ConfigurationError(f"{where}{error}") from error
 
@@ -144,6 +180,8 @@ def reload_guard(guard: Guard, source: str | Path | Mapping[str, Any]) -> None:
 def _read(source: str | Path | Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
     if isinstance(source, Mapping):
         return source, ""
+    if not isinstance(source, (str, os.PathLike)):
+        raise ConfigurationError(f"a guard is described by a file or a mapping, not {source!r}")
     try:
         said = tomllib.loads(Path(source).read_text(encoding="utf-8"))
     except OSError as error:
@@ -153,14 +191,11 @@ def _read(source: str | Path | Mapping[str, Any]) -> tuple[Mapping[str, Any], st
     return said, f"{source}: "
 
 
-def _guard(said: Mapping[str, Any]) -> Guard:
+def _guard(said: Mapping[str, Any], instead: Mapping[str, Any]) -> Guard:
     arguments = {key: said[key] for key in _GUARD_KEYS if key in said}
-    for key in ("strict", "count_unmetered", "ask_for_usage"):
-        if not isinstance(arguments.get(key, True), bool):
-            raise ConfigurationError(f"{key} is true or false, not {arguments[key]!r}")
     if "when_exceeded" in arguments:
         arguments["when_exceeded"] = _policies(arguments["when_exceeded"], "when_exceeded")
-    return Guard(**{**arguments, **_plans(said)})
+    return Guard(**{**arguments, **_plans(said), **instead})
 
 
 def _plans(said: Mapping[str, Any]) -> dict[str, Any]:
@@ -193,7 +228,7 @@ def _terms(said: Mapping[str, Any], what: str, tiers: Mapping[str, Tier]) -> dic
         where = f"{what}.{name}"
         _known(table, _WHO_KEYS, where)
         chosen = table.get("tier", said.get("default_tier", next(iter(tiers))))
-        if chosen not in tiers:
+        if not isinstance(chosen, str) or chosen not in tiers:
             raise ConfigurationError(f"{where}: unknown tier {chosen!r}; known: {', '.join(tiers)}")
         try:
             found[name] = tiers[chosen].overridden(table.get("limits", ()), table.get("models"))

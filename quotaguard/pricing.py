@@ -64,6 +64,15 @@ class Price:
                     f"a price is a number of dollars per million tokens, not {name}={value!r}"
                 )
             object.__setattr__(self, name, exact)
+        if (self.above is None) != (self.longer is None) or not (
+            self.above is None or (type(self.above) is int and self.above >= 0)
+        ):
+            raise ConfigurationError(
+                "above is a number of input tokens, and goes with longer, the price beyond it; "
+                f"not above={self.above!r}, longer={self.longer!r}"
+            )
+        if self.longer is not None:
+            object.__setattr__(self, "longer", Price.of(self.longer))
 
     @classmethod
     def of(cls, said: object) -> Price:
@@ -197,6 +206,8 @@ class Prices:
 
 
 def _override(model: object, price: object) -> Price:
+    if not isinstance(model, str) or not model:
+        raise ConfigurationError(f"prices maps names of models to prices, not {model!r}")
     try:
         return Price.of(price)
     except ConfigurationError as error:

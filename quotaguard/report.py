@@ -245,10 +245,7 @@ def report(
     Raises:
         ConfigurationError: an argument is wrong.
     """
-    groups = (by,) if isinstance(by, str) else tuple(by)
-    for group in groups:
-        if group not in _GROUPS:
-            raise ConfigurationError(f"by is any of {', '.join(_GROUPS)}, not {group!r}")
+    groups = _groups(by)
     zone(tz)
     sums: dict[tuple[str | None, ...], _Sum] = {}
     total = _Sum()
@@ -271,6 +268,14 @@ def report(
         return (*spent, *names)
 
     return Report(start, end, groups, dict(sorted(rows.items(), key=order)), total.done(), tz)
+
+
+def _groups(by: object) -> tuple[str, ...]:
+    groups = (by,) if isinstance(by, str) else by
+    for group in groups if isinstance(groups, (list, tuple)) else (groups,):
+        if not isinstance(group, str) or group not in _GROUPS:
+            raise ConfigurationError(f"by is any of {', '.join(_GROUPS)}, not {group!r}")
+    return tuple(groups)  # type: ignore[arg-type]
 
 
 def period_of(said: Period, tz: str, now: float) -> tuple[float, float]:
