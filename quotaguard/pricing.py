@@ -242,6 +242,13 @@ def context_window(model: str) -> int | None:
     return None if found is None else found.context_window
 
 
+def price_page(model: str) -> str | None:
+    """The provider's page that the list has a model's prices from; None: unknown."""
+    found = _entry(model) if _list() is not None else None
+    pages = getattr(found[0], "pricing_urls", None) if found is not None else None
+    return pages[0] if pages else None
+
+
 @lru_cache(maxsize=1)
 def dearest() -> Price | None:
     """The highest price for each kind of token of all text models of OpenAI and Anthropic."""
@@ -268,12 +275,18 @@ def _list() -> Any:
     return data_snapshot.get_snapshot()
 
 
-@lru_cache(maxsize=1000)
 def _model(model: str) -> Any:
-    """What the list knows of a model, under whichever provider's name for it."""
+    """What the list knows of a model."""
+    found = _entry(model)
+    return None if found is None else found[1]
+
+
+@lru_cache(maxsize=1000)
+def _entry(model: str) -> Any:
+    """The provider and the model, under whichever provider's name for it."""
     for place in _PLACES:
         try:
-            return _list().find_provider_model(model, None, place, None)[1]
+            return _list().find_provider_model(model, None, place, None)
         except LookupError:
             continue
     return None

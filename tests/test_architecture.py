@@ -33,7 +33,8 @@ LAYERS = (
     ("engine", "simulation.*", "admin", "accounts", "guard", "config"),
     ("testing.*",),
     ("decorator", "clients.*"),
-    ("clients.openai", "clients.anthropic", "clients.patch", "clients", "contrib.*", "cli", ""),
+    ("clients.openai", "clients.anthropic", "clients.patch", "clients", "contrib.*", "stress", ""),
+    ("cli.*",),
 )
 
 # The only way up, taken when it is called: `Guard.wrap` makes the twin of a client.
@@ -45,7 +46,8 @@ DOORS = {
     "splintr": ("counting.encodings",),
     "tenacity": ("policies",),
     "wrapt": ("decorator", "clients.streams"),
-    "click": ("cli",),
+    "click": ("cli.*",),
+    "rich": ("cli.output",),
     "genai_prices": ("pricing",),
     "opentelemetry": ("contrib.opentelemetry.*",),
     "redis": ("backends.redis*",),
