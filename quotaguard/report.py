@@ -213,7 +213,7 @@ _COLUMNS: tuple[tuple[str, Callable[[Row], str], bool], ...] = (
 )
 """Name, how it is shown, and whether it is shown where it is all zero."""
 
-_GROUPS: dict[str, Callable[[Entry, str], str | None]] = {
+GROUPS: dict[str, Callable[[Entry, str], str | None]] = {
     "user": lambda entry, _: entry.user,
     "org": lambda entry, _: entry.org,
     "tier": lambda entry, _: entry.tier,
@@ -252,7 +252,7 @@ def report(
     for entry in entries:
         if entry.outcome == "adjusted" or not start <= entry.time < end:
             continue
-        key = tuple(_GROUPS[group](entry, tz) for group in groups)
+        key = tuple(GROUPS[group](entry, tz) for group in groups)
         found = sums.get(key)
         if found is None:
             found = sums[key] = _Sum()
@@ -273,8 +273,8 @@ def report(
 def _groups(by: object) -> tuple[str, ...]:
     groups = (by,) if isinstance(by, str) else by
     for group in groups if isinstance(groups, (list, tuple)) else (groups,):
-        if not isinstance(group, str) or group not in _GROUPS:
-            raise ConfigurationError(f"by is any of {', '.join(_GROUPS)}, not {group!r}")
+        if not isinstance(group, str) or group not in GROUPS:
+            raise ConfigurationError(f"by is any of {', '.join(GROUPS)}, not {group!r}")
     return tuple(groups)  # type: ignore[arg-type]
 
 

@@ -11,7 +11,7 @@ pytest.importorskip("click", reason="the cli extra is not installed")
 
 from click.testing import CliRunner, Result
 
-from quotaguard.cli import main
+from quotaguard.cli.app import cli
 
 BODY = {
     "model": "gpt-4o",
@@ -22,7 +22,7 @@ BODY = {
 
 def run(*arguments: str, text: str | None = None) -> Result:
     """One run of the command."""
-    return CliRunner().invoke(main, arguments, input=text)
+    return CliRunner().invoke(cli, arguments, input=text)
 
 
 def test_count_prints_the_parts_and_the_price() -> None:
