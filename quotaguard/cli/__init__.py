@@ -10,10 +10,9 @@ def main() -> None:
     try:
         from .app import cli
     except ModuleNotFoundError as error:
-        if error.name not in ("click", "rich"):
+        missing = (error.name or "").partition(".")[0]
+        if missing not in ("click", "rich"):
             raise
-        sys.stderr.write(
-            f"quotaguard: the command needs {error.name}: pip install 'quotaguard[cli]'\n"
-        )
+        sys.stderr.write(f"quotaguard: it needs {missing}: pip install 'quotaguard[cli]'\n")
         sys.exit(2)
     cli()

@@ -1,4 +1,4 @@
-"""The ``quotaguard`` command, run as a user runs it."""
+"""``count`` and ``doctor``."""
 
 from __future__ import annotations
 
@@ -7,22 +7,13 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("click", reason="the cli extra is not installed")
-
-from click.testing import CliRunner, Result
-
-from quotaguard.cli.app import cli
+from tests.cli.kit import run
 
 BODY = {
     "model": "gpt-4o",
     "max_tokens": 50,
     "messages": [{"role": "user", "content": "hello there"}],
 }
-
-
-def run(*arguments: str, text: str | None = None) -> Result:
-    """One run of the command."""
-    return CliRunner().invoke(cli, arguments, input=text)
 
 
 def test_count_prints_the_parts_and_the_price() -> None:
