@@ -23,7 +23,7 @@ from .setup import Setup
 @answers
 def init(file: Path, force: bool) -> Answer:
     """Write a commented quotaguard.toml, to change to your needs."""
-    text = files(__package__).joinpath("template.toml").read_text(encoding="utf-8")
+    text = files("quotaguard.cli").joinpath("template.toml").read_text(encoding="utf-8")
     try:
         with file.open("w" if force else "x", encoding="utf-8") as written:
             written.write(text)

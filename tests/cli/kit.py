@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from typing import Any
 
@@ -14,10 +15,16 @@ from click.testing import CliRunner, Result
 from quotaguard.cli.app import cli
 
 
+_APART: dict[str, Any] = (
+    {"mix_stderr": False} if "mix_stderr" in inspect.signature(CliRunner).parameters else {}
+)
+"""What has stdout and stderr kept apart; since click 8.2 they are."""
+
+
 def run(*arguments: object, text: str | None = None) -> Result:
     """One run of the command."""
     words = [str(each) for each in arguments]
-    return CliRunner().invoke(cli, words, input=text, prog_name="quotaguard")
+    return CliRunner(**_APART).invoke(cli, words, input=text, prog_name="quotaguard")
 
 
 def told(*arguments: object, text: str | None = None) -> Any:

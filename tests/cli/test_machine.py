@@ -61,7 +61,7 @@ def test_count_says_what_is_wrong_with_its_input(text: str, complaint: str) -> N
     """An error is a sentence and an exit code, not a traceback."""
     result = run("count", "-", text=text)
     assert result.exit_code == 1
-    assert complaint in result.output
+    assert complaint in result.stderr
 
 
 def test_doctor_says_how_tokens_are_counted() -> None:
