@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import getpass
 import math
 import secrets
 import socket
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import click
 
@@ -44,17 +45,40 @@ def whom(function: F) -> F:
     return function
 
 
-def operating(function: F) -> F:
-    """The options of what is done by hand."""
-    for option in (
-        click.option("--id", "id_", help="names it: repeated with the same id it changes nothing"),
-        click.option("--by", help="who does it, for the record (default: you)"),
-        click.option(
-            "--whole-org", is_flag=True, help="USER is an organisation: what its users share"
-        ),
-    ):
-        function = option(function)
-    return whom(function)
+class Hand(NamedTuple):
+    """Whose buckets are meant, and who does something to them, as what."""
+
+    who: Identity
+    by: str
+    id: str
+
+
+def operating(function: Callable[..., Answer]) -> Callable[..., Answer]:
+    """The argument and the options of what is done by hand: the function is given a `Hand`."""
+
+    @click.argument("user")
+    @whom
+    @click.option("--whole-org", is_flag=True, help="USER is an organisation: what its users share")
+    @click.option("--by", help="who does it, for the record (default: you)")
+    @click.option("--id", "id_", help="names it: repeated with the same id it changes nothing")
+    @functools.wraps(function)
+    def run(
+        setup: Setup,
+        user: str,
+        org: str | None,
+        tier: str | None,
+        whole_org: bool,
+        by: str | None,
+        id_: str | None,
+        **more: Any,
+    ) -> Answer:
+        if whole_org and org is not None:
+            raise click.UsageError("with --whole-org USER is the organisation: leave --org out.")
+        who = Identity(None, user, tier) if whole_org else Identity(user, org, tier)
+        by = by or f"{getpass.getuser()}@{socket.gethostname()}"
+        return function(setup, Hand(who, by, id_ or secrets.token_hex(12)), **more)
+
+    return run
 
 
 @click.command()
@@ -107,76 +131,36 @@ def _state(state: BucketState) -> dict[str, Any]:
 
 
 @click.command()
-@click.argument("user")
+@click.pass_obj
+@answers
+@operating
 @click.argument("amount_", metavar="AMOUNT", callback=number)
 @click.option("--take", is_flag=True, help="take it away instead, if need be into debt")
 @click.option("--metric", type=click.Choice(tuple(METRICS)), default="tokens", show_default=True)
-@operating
-@click.pass_obj
-@answers
-def grant(
-    setup: Setup,
-    user: str,
-    amount_: float,
-    take: bool,
-    metric: str,
-    org: str | None,
-    tier: str | None,
-    whole_org: bool,
-    by: str | None,
-    id_: str | None,
-) -> Answer:
+def grant(setup: Setup, hand: Hand, amount_: float, take: bool, metric: str) -> Answer:
     """Give USER room: AMOUNT (5000, 5k, 1.5M) in each bucket of the metric, all in one step.
 
     No bucket gets more than makes it full.
     """
-    who = _who(user, org, tier, whole_org)
     given = -amount_ if take else amount_
-    return _done(
-        setup, who, by, id_, lambda guard, **more: guard.grant(given, metric=metric, **more)
-    )
+    return _done(setup, hand, lambda guard, **more: guard.grant(given, metric=metric, **more))
 
 
 @click.command()
-@click.argument("user")
-@click.option("--metric", type=click.Choice(tuple(METRICS)), help="only limits on that")
-@operating
 @click.pass_obj
 @answers
-def reset(
-    setup: Setup,
-    user: str,
-    metric: str | None,
-    org: str | None,
-    tier: str | None,
-    whole_org: bool,
-    by: str | None,
-    id_: str | None,
-) -> Answer:
+@operating
+@click.option("--metric", type=click.Choice(tuple(METRICS)), help="only limits on that")
+def reset(setup: Setup, hand: Hand, metric: str | None) -> Answer:
     """Make the buckets of USER full again, debts included, all in one step."""
-    who = _who(user, org, tier, whole_org)
-    return _done(setup, who, by, id_, lambda guard, **more: guard.reset(metric=metric, **more))
+    return _done(setup, hand, lambda guard, **more: guard.reset(metric=metric, **more))
 
 
-def _who(user: str, org: str | None, tier: str | None, whole_org: bool) -> Identity:
-    if not whole_org:
-        return Identity(user, org, tier)
-    if org is not None:
-        raise click.UsageError("with --whole-org USER is the organisation: leave --org out.")
-    return Identity(None, user, tier)
-
-
-def _done(
-    setup: Setup,
-    who: Identity,
-    by: str | None,
-    id_: str | None,
-    adjust: Callable[..., Sequence[Adjustment]],
-) -> Answer:
+def _done(setup: Setup, hand: Hand, adjust: Callable[..., Sequence[Adjustment]]) -> Answer:
     """Do it, and see that the record of it is kept."""
     guard = setup.ledger()
-    by, id_ = by or f"{getpass.getuser()}@{socket.gethostname()}", id_ or secrets.token_hex(12)
-    done = adjust(guard, user=who.user, org=who.org, tier=who.tier, by=by, id=id_)
+    (user, org, tier), by, id_ = hand
+    done = adjust(guard, user=user, org=org, tier=tier, by=by, id=id_)
     audited = _audited(guard)
     lines = [["limit", "whose", "given", "left"]]
     lines += [
@@ -185,8 +169,8 @@ def _done(
     facts = {
         "id": id_,
         "by": by,
-        "user": who.user,
-        "org": who.org,
+        "user": user,
+        "org": org,
         "audited": audited,
         "changes": [
             {
@@ -199,11 +183,8 @@ def _done(
             for each in done
         ],
     }
-    record = f"By {by}, as {id_}"
-    note = (
-        f"{record}: it is in the journal." if audited else f"{record}; no journal keeps a record."
-    )
-    return Answer(facts, [Table(lines, names=2), note])
+    kept = "it is in the journal" if audited else "no journal keeps a record"
+    return Answer(facts, [Table(lines, names=2), f"By {by}, as {id_}: {kept}."])
 
 
 def _audited(guard: Guard) -> bool:

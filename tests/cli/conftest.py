@@ -23,8 +23,10 @@ when_exceeded = [{ fallback = "small" }]
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working directory."""
+    """An empty working directory, and an environment that says nothing."""
     monkeypatch.chdir(tmp_path)
+    for name in ("CONFIG", "LIMITS", "BACKEND", "JOURNAL"):
+        monkeypatch.delenv(f"QUOTAGUARD_{name}", raising=False)
     return tmp_path
 
 

@@ -14,7 +14,6 @@ from click.testing import CliRunner, Result
 
 from quotaguard.cli.app import cli
 
-
 _APART: dict[str, Any] = (
     {"mix_stderr": False} if "mix_stderr" in inspect.signature(CliRunner).parameters else {}
 )
