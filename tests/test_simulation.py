@@ -6,19 +6,18 @@ import json
 import random
 from contextlib import suppress
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from quotaguard import (
-    BackendError,
     ConfigurationError,
     Entry,
     Fallback,
     Guard,
     Identity,
-    Journal,
     Lease,
     Limit,
     ModelNotAllowed,
@@ -26,7 +25,6 @@ from quotaguard import (
     Refuse,
     Simulation,
     Tier,
-    Usage,
     Wait,
     acting_as,
 )
@@ -293,75 +291,6 @@ def test_it_comes_out_the_same_each_time() -> None:
     assert one.total.would.waited > 50
 
 
-@pytest.mark.parametrize("kind", ["path", "text", "sqlite", "journal", "entries"])
-def test_logs_of_all_kinds(kind: str, tmp_path: Path) -> None:
-    """A journal, where it lies, or what it holds."""
-    place = f"sqlite:///{tmp_path}/usage.db" if kind == "sqlite" else str(tmp_path / "usage.jsonl")
-    guard = Guard(limits=["1k tokens/day"], journal=place, prices=PRICES, clock=FakeClock())
-    with guard.hold(user="ann", model="large", input_tokens=300, output_tokens=0):
-        pass
-    guard.grant(5, user="ann", by="ops")
-    guard.close()
-    log: Any = {"path": Path(place), "journal": guard.journal}.get(kind, place)
-    found = guard.simulate(kept(guard) if kind == "entries" else log, limits=["100 tokens/day"])
-    assert (fates(found), found.left_out) == ("r", 1)
-
-
-def test_lines_of_ones_own(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Documented fields; what else is there does not matter; a torn line is left out, and said."""
-    file = tmp_path / "calls.jsonl"
-    lines = [
-        {"time": "2026-01-01T01:00:00+01:00", "user": "ann", "model": "large", "input_tokens": 5},
-        {"time": START + 1, "output_tokens": 2, "usd": "0.5", "seconds": 3, "mood": "good"},
-    ]
-    file.write_text("\n".join(map(json.dumps, lines)) + '\n\n{"time": 17')
-    found = GUARD.simulate(file)
-    first, second = found.did
-    assert (first.began, first.user, first.charged) == (START, "ann", Usage(1, 5, nano_usd=50_000))
-    assert (second.time, second.charged.usd, second.user) == (START + 4, Decimal("0.5"), None)
-    assert "1 lines of" in caplog.text
-
-
-@pytest.mark.parametrize(
-    ("said", "words"),
-    [
-        ({"time": 1}, "a call has time, and input_tokens or output_tokens; this one has time"),
-        ({"input_tokens": 1}, "this one has input_tokens"),
-        ({"time": 1, "input_tokens": "5"}, "input_tokens is a whole number >= 0, not '5'"),
-        ({"time": 1, "input_tokens": -5}, "input_tokens is a whole number >= 0, not -5"),
-        ({"time": 1, "input_tokens": True}, "input_tokens is a whole number >= 0, not True"),
-        ({"time": 1, "input_tokens": 5, "max_tokens": 0.5}, "max_tokens is a whole number"),
-        ({"time": "noon", "input_tokens": 5}, "'2026-01-31T12:00:00Z', not 'noon'"),
-        ({"time": 1.7e12, "input_tokens": 5}, "seconds since the epoch"),
-        ({"time": None, "input_tokens": 5}, "not None"),
-        ({"time": 1, "input_tokens": 5, "user": 7}, "user is a text, not 7"),
-        ({"time": 1, "input_tokens": 5, "seconds": -1}, "seconds is how long"),
-        ({"time": 1, "input_tokens": 5, "usd": "much"}, "usd is what the call cost"),
-        ({"time": 1, "outcome": "lost"}, "no entry of a journal"),
-        ([1, 2], r"a call is a JSON object, not [1, 2]"),
-    ],
-)
-def test_wrong_lines(said: object, words: str, tmp_path: Path) -> None:
-    """The error names the file, the line, the value, and what is right."""
-    file = tmp_path / "calls.jsonl"
-    file.write_text(json.dumps(line(0, 1)) + "\n" + json.dumps(said))
-    with pytest.raises(ConfigurationError) as refused:
-        GUARD.simulate(file)
-    assert str(refused.value).startswith(f"{file}, line 2: ")
-    assert words in str(refused.value)
-
-
-def test_logs_that_are_none(tmp_path: Path) -> None:
-    """Each with its own error."""
-    with pytest.raises(ConfigurationError, match="a usage log is a journal, a path"):
-        GUARD.simulate(5)  # type: ignore[arg-type]
-    with pytest.raises(BackendError, match=r"no\.jsonl: No such file"):
-        GUARD.simulate(tmp_path / "no.jsonl")
-    with pytest.raises(ConfigurationError, match="can't be read back"):
-        GUARD.simulate(Journal(print))
-    assert GUARD.simulate([]).total.did.calls == 0
-
-
 def test_it_is_shown_as_a_table_and_as_json() -> None:
     """For people and for scripts."""
     tier = Tier("free", ["1000 tokens/day"])
@@ -377,3 +306,29 @@ def test_it_is_shown_as_a_table_and_as_json() -> None:
     assert said["total"]["difference"] == "-0.006"
     assert said["limits"] == [{"limit": "1k tokens/day", "refused": 1, "downgraded": 0}]
     assert Limit.parse(said["limits"][0]["limit"])
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 120), st.integers(1, 90), st.integers(0, 20)), max_size=40),
+    st.sampled_from([20, 200, 2000]),
+)
+def test_no_bucket_gives_more_than_it_refills(
+    calls: list[tuple[int, int, int]], patience: int
+) -> None:
+    """Checked by hand, without the ledger: between any two admissions what was given is at most
+    what the bucket holds and what came back meanwhile; who came first is served first; and nobody
+    who waited was told to wait longer than allowed.
+    """
+    log = [line(at, used, seconds=float(took)) for at, used, took in calls]
+    tier = Tier("batch", ["120 tokens/minute"], when_exceeded=[Wait(patience), Refuse()])
+    found = GUARD.simulate(log, [tier])
+    served = [e for e in found.would if e.outcome == "served"]
+    admitted = sorted((e.began or 0.0, e.charged.tokens) for e in served)
+    for first, (begun, _) in enumerate(admitted):
+        given_out = 0
+        for then, used in admitted[first:]:
+            given_out += used
+            assert given_out <= 120 + 2 * (then - begun) + 0.01
+    queue = sorted((e for e in served if e.waited), key=lambda e: (e.began or 0.0) - e.waited)
+    assert [e.began for e in queue] == sorted(e.began or 0.0 for e in queue)
+    assert all(e.waited <= patience + 0.01 for e in found.would)
