@@ -12,6 +12,7 @@ few milliseconds for a hostile megabyte.
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import string
 import time
@@ -81,6 +82,7 @@ def recounts(rounds: int) -> None:
     if plain is not None:
         counters["tiktoken, every message anew"] = plain
     if find_spec("litellm"):
+        os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # else it asks the network
         import litellm
 
         counters["litellm.token_counter"] = lambda m: litellm.token_counter("gpt-4o", messages=m)

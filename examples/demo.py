@@ -149,6 +149,22 @@ PARTS = (
         ("200 OK", "r=300", "429", "Retry-After", "403", 'Served-Model: "gpt-4o-mini"', "401"),
     ),
     Part(
+        "dashboard_app",
+        "A dashboard",
+        "Who used what, what is left, what limits refused and saved: pages for operators, mounted "
+        "in an app.",
+        "It is closed to whoever is no admin, and a form from elsewhere changes nothing. What an "
+        "admin gave stands in the user's story.",
+        (
+            "Without a name: 401",
+            "Saved by limits",
+            "shown as text: True",
+            "Granted: 4k tokens/day got 1,000",
+            "adjusted by operator",
+            "token: 403",
+        ),
+    ),
+    Part(
         "testing_your_app",
         "Testing your own quotas",
         "These are tests as your app would have them, against a provider on this machine.",

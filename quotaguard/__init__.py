@@ -131,5 +131,19 @@ def __getattr__(name: str) -> Any:
     return found
 
 
+def load_ipython_extension(shell: Any) -> None:
+    """``%load_ext quotaguard``: see `quotaguard.contrib.notebook`."""
+    from .contrib.notebook import load_ipython_extension as _load
+
+    _load(shell)
+
+
+def unload_ipython_extension(shell: Any) -> None:
+    """``%unload_ext quotaguard``."""
+    from .contrib.notebook import unload_ipython_extension as _unload
+
+    _unload(shell)
+
+
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .admin import Administration
+from .display import Displayed
 from .errors import ConfigurationError
 from .limits import Limit
 from .resolver import Resolver, TierOf
@@ -17,7 +18,7 @@ if TYPE_CHECKING:  # most guards keep no journal
     from .simulation import Log, Simulation
 
 
-class Accounts(Administration):
+class Accounts(Displayed, Administration):
     """The part of `quotaguard.Guard` that is about what was."""
 
     journal: Journal | None
@@ -43,6 +44,16 @@ class Accounts(Administration):
                 self.journal.close()
             else:
                 self.journal.flush()
+
+    def keep_journal(self, to: Place | Journal) -> None:
+        """Keep a journal from now on, as ``Guard(journal=...)`` does from the beginning.
+
+        Raises:
+            ConfigurationError: it is no place for one, or the guard keeps one.
+        """
+        if self.journal is not None:
+            raise ConfigurationError(f"the guard keeps a journal already: {self.journal!r}")
+        self.journal = self._journaling(to)
 
     def report(
         self,

@@ -45,7 +45,8 @@ class Administration(Engine):
         Args:
             user, org, tier: whose; `acting_as` goes before it.
             model: the call's model; None: limits for some models only are left out.
-            everything: all limits, those for some models included, whatever the model.
+            everything: all limits, those for some models included, whatever the model. With an org
+                and without a user: the limits that the org's users share.
 
         Raises:
             ConfigurationError: the user or tier is missing or unknown.
@@ -174,7 +175,8 @@ class Administration(Engine):
     ) -> Plan[tuple[BucketState, ...]]:
         identity, tier = yield from self.caller(who)
         if everything:
-            buckets = self.rules.all_buckets(tier, identity)
+            shared: Scope | None = "org" if identity.user is None and identity.org else None
+            buckets = self.rules.all_buckets(tier, identity, shared)
         else:
             buckets = self.rules.buckets(tier, identity, model)
         found: tuple[BucketState, ...] = yield Peek(tuple(buckets))

@@ -12,7 +12,8 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
@@ -51,6 +52,7 @@ _GUARD_KEYS = (
     "ask_for_usage",
     "reserve_output",
     "output_guess",
+    "calibrate",
     "count",
     "prices",
     "unknown_price",
@@ -58,7 +60,8 @@ _GUARD_KEYS = (
     "mode",
     "journal",
 )
-_TIER_KEYS = ("limits", "models", "when_exceeded", "when_not_allowed", "warn_at")
+_TIER_VALUES = ("limits", "models", "warn_at", "priority", "weight")
+_TIER_KEYS = (*_TIER_VALUES, "when_exceeded", "when_not_allowed")
 _WHO_KEYS = ("tier", "limits", "models")
 
 
@@ -73,8 +76,42 @@ def default_guard() -> Guard:
     Raises:
         ConfigurationError: what they say is wrong; the message names the file and the key.
     """
+    if _instead is not None:
+        return _instead
     with _one_at_a_time:  # two guards would give out everything twice
-        return _default(config_file(), *_environment())
+        return _default(*_places())
+
+
+def set_default_guard(guard: Guard | None) -> None:
+    """Have clients that are made from now on without a guard use this one; None: the described."""
+    global _instead
+    _instead = guard
+
+
+_instead: Guard | None = None
+
+
+def described() -> tuple[dict[str, Any], str]:
+    """What the file or the environment says, as arguments of a `Guard`, and how an error names the
+    place.
+
+    Raises:
+        ConfigurationError: what they say is wrong.
+    """
+    file, limits, backend, journal = _places()
+    if file is not None:
+        said, where = _read(file)
+        with blaming(where):
+            return _arguments(said), where
+    found: dict[str, Any] = {"limits": _texts(limits)} if _texts(limits) else {}
+    if backend:
+        found["backend"] = backend
+    if journal:
+        found["journal"] = journal
+    return found, _ENVIRONMENT
+
+
+_ENVIRONMENT = "QUOTAGUARD_LIMITS, QUOTAGUARD_BACKEND or QUOTAGUARD_JOURNAL: "
 
 
 def config_file() -> Path | None:
@@ -83,44 +120,40 @@ def config_file() -> Path | None:
     return Path(named).absolute() if named else _find(Path.cwd())
 
 
-def guard_of_environment(**instead: Any) -> Guard:
-    """A new guard as the environment describes it where there is no file.
-
-    Args:
-        instead: arguments of `Guard` that go before what it says.
-
-    Raises:
-        ConfigurationError: it says something wrong; the message names the variables.
-    """
-    limits, backend, journal = _environment()
-    said = {
-        "limits": [text.strip() for text in limits.split(";") if text.strip()],
-        "backend": backend,
-        "journal": journal,
-        "anonymous": ANONYMOUS,
-    }
-    try:
-        return Guard(**{**said, **instead})
-    except ConfigurationError as error:
-        raise ConfigurationError(
-            f"QUOTAGUARD_LIMITS, QUOTAGUARD_BACKEND or QUOTAGUARD_JOURNAL: {error}"
-        ) from error
+def _places() -> tuple[Path | None, str, str, str]:
+    """The file, and what the environment says of limits, backend and journal."""
+    names = ("QUOTAGUARD_LIMITS", "QUOTAGUARD_BACKEND", "QUOTAGUARD_JOURNAL")
+    limits, backend, journal = (os.environ.get(name, "") for name in names)
+    return config_file(), limits, backend, journal
 
 
-def _environment() -> tuple[str, str, str | None]:
-    said = os.environ.get
-    return (
-        said("QUOTAGUARD_LIMITS", ""),
-        said("QUOTAGUARD_BACKEND", "memory://"),
-        said("QUOTAGUARD_JOURNAL") or None,
-    )
+def _texts(limits: str) -> list[str]:
+    return [text.strip() for text in limits.split(";") if text.strip()]
 
 
 @lru_cache(maxsize=8)
-def _default(file: Path | None, limits: str, *_: str | None) -> Guard:
+def _default(file: Path | None, limits: str, backend: str, journal: str) -> Guard:
     if file is not None:
         return load_guard(file)
-    return guard_of_environment(hooks=() if limits.strip(" ;") else (_WarnOnce(),))
+    parsed = _texts(limits)
+    hooks = () if parsed else (_WarnOnce(),)
+    with blaming(_ENVIRONMENT):
+        return Guard(
+            limits=parsed,
+            backend=backend or "memory://",
+            journal=journal or None,
+            anonymous=ANONYMOUS,
+            hooks=hooks,
+        )
+
+
+@contextmanager
+def blaming(where: str) -> Iterator[None]:
+    """Errors say where the wrong thing stands."""
+    try:
+        yield
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{where}{error}") from error
 
 
 class _WarnOnce:
@@ -156,10 +189,8 @@ def load_guard(source: str | Path | Mapping[str, Any], **instead: Any) -> Guard:
             the key and the value, and what would be right.
     """
     said, where = _read(source)
-    try:
-        return _guard(said, instead)
-    except ConfigurationError as error:
-        raise ConfigurationError(f"{where}{error}") from error
+    with blaming(where):
+        return Guard(**{**_arguments(said), **instead})
 
 
 def reload_guard(guard: Guard, source: str | Path | Mapping[str, Any]) -> None:
@@ -170,11 +201,9 @@ def reload_guard(guard: Guard, source: str | Path | Mapping[str, Any]) -> None:
         ConfigurationError: as for `load_guard`; then nothing changes.
     """
     said, where = _read(source)
-    try:
+    with blaming(where):
         plans = _plans(said)
         guard.update(tiers=plans.pop("tiers"), limits=said.get("limits", ()), **plans)
-    except ConfigurationError as error:
-        raise ConfigurationError(f"{where}{error}") from error
 
 
 def _read(source: str | Path | Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
@@ -191,11 +220,11 @@ def _read(source: str | Path | Mapping[str, Any]) -> tuple[Mapping[str, Any], st
     return said, f"{source}: "
 
 
-def _guard(said: Mapping[str, Any], instead: Mapping[str, Any]) -> Guard:
+def _arguments(said: Mapping[str, Any]) -> dict[str, Any]:
     arguments = {key: said[key] for key in _GUARD_KEYS if key in said}
     if "when_exceeded" in arguments:
         arguments["when_exceeded"] = _policies(arguments["when_exceeded"], "when_exceeded")
-    return Guard(**{**arguments, **_plans(said), **instead})
+    return {**arguments, **_plans(said)}
 
 
 def _plans(said: Mapping[str, Any]) -> dict[str, Any]:
@@ -252,7 +281,7 @@ def _tables(said: Mapping[str, Any], what: str) -> Mapping[str, Mapping[str, Any
 def _tier(name: str, table: Mapping[str, Any]) -> Tier:
     where = f"tiers.{name}"
     _known(table, _TIER_KEYS, where)
-    arguments = {key: table[key] for key in ("limits", "models", "warn_at") if key in table}
+    arguments = {key: table[key] for key in _TIER_VALUES if key in table}
     if "when_exceeded" in table:
         arguments["when_exceeded"] = _policies(table["when_exceeded"], f"{where}.when_exceeded")
     if "when_not_allowed" in table:

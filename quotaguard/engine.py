@@ -25,7 +25,7 @@ from .core.plan import Plan, admit, renew, settle
 from .errors import BackendError, ModelNotAllowed, QuotaWarning
 from .events import Approaching, Teller
 from .hold import enclosing
-from .identity import Identity, current
+from .identity import Identity, current, current_priority
 from .patience import bounded
 from .policies import Fallback, Policy
 from .pricing import Prices, context_window
@@ -98,10 +98,11 @@ class Engine:
     count_unmetered: bool
     ask_for_usage: bool
     output_guess: int
+    rough: bool
+    """Whether a bound is reserved where it fits (``count="when_close"``)."""
     _policies: tuple[Policy, ...]
     _on_backend_error: str
     _lease_seconds: float
-    _rough: bool
     _observing: bool
     _warn_at: tuple[float, ...]
     _identity_hash: bytes | Callable[[str], str] | None
@@ -155,6 +156,7 @@ class Engine:
         *,
         fallback: bool = True,
         timeout: Callable[[], float | None] | None = None,
+        priority: float | None = None,
     ) -> Plan[Lease]:
         """The plan that reserves for a call; run it with `run` or `arun`.
 
@@ -166,6 +168,8 @@ class Engine:
             fallback: whether another model may serve the call.
             timeout: tells the seconds that the call may wait in line at most, None: as long as the
                 policies say.
+            priority: how early its turn comes in line, by what the client says; `acting_as` goes
+                before it, and the tier's is the default.
 
         Raises:
             ModelNotAllowed: the tier leaves the model out.
@@ -199,7 +203,7 @@ class Engine:
         policies = self._policies if tier.when_exceeded is None else tier.when_exceeded
         policies = bounded(policies, timeout)
         instead = tier.when_not_allowed
-        by_rough = rough is not None and self._rough and allowed
+        by_rough = rough is not None and self.rough and allowed
         if by_rough and any(isinstance(each, Fallback) and each.at < 1.0 for each in policies):
             by_rough = False  # a bound would not leave that share untouched
         ask = Ask(
@@ -217,6 +221,9 @@ class Engine:
             instead if isinstance(instead, Fallback) and fallback else None,
             self._observing,
             self.prices.cost,
+            next(p for p in (current_priority(), priority, tier.priority) if p is not None),
+            f"{identity.org or ''}\x1f{identity.user or ''}",
+            tier.weight,
         )
         lease = yield from admit(ask, self.clock.now, self.tell, self._later)
         lease.read = usage_of

@@ -18,6 +18,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from .wording import amount as _amount
+from .wording import seconds as _seconds
+
 
 class QuotaguardError(Exception):
     """Base of every error of this library."""
@@ -121,13 +124,13 @@ class QuotaExceeded(QuotaguardError):
         super().__init__(self._sentence() + note, **sdk)
 
     def _sentence(self) -> str:
-        again = f"try again in {duration(self.retry_after)}"
+        again = f"try again in {_seconds(self.retry_after)}"
         if self.metric == "slots":
-            again = f"try again when a call ends, or in {duration(self.retry_after)}"
+            again = f"try again when a call ends, or in {_seconds(self.retry_after)}"
         return (
             f"{self.who} is over the limit of {self.limit}: the request needs "
-            f"{amount(self.asked)} {self.metric}, {amount(self.left)} of "
-            f"{amount(self.capacity)} are left; {again}"
+            f"{_amount(self.asked)} {self.metric}, {_amount(self.left)} of "
+            f"{_amount(self.capacity)} are left; {again}"
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -158,29 +161,10 @@ class RequestTooLarge(QuotaExceeded):
     def _sentence(self) -> str:
         return (
             f"{self.who} can never make this request under the limit of {self.limit}: it needs "
-            f"{amount(self.asked)} {self.metric}, and the bucket holds at most "
-            f"{amount(self.capacity)}"
+            f"{_amount(self.asked)} {self.metric}, and the bucket holds at most "
+            f"{_amount(self.capacity)}"
         )
 
 
 def _rebuild(cls: type[QuotaguardError], facts: dict[str, Any]) -> QuotaguardError:
     return cls(**facts)
-
-
-def amount(value: float) -> str:
-    """A count for people: whole numbers plain, fractions with two decimals, or six below one."""
-    if float(value).is_integer():
-        return f"{value:,.0f}"
-    return f"{value:,.2f}" if abs(value) >= 1 else f"{value:.6f}".rstrip("0").rstrip(".")
-
-
-def duration(value: float) -> str:
-    """A duration for people, rounded up so that coming back then is never too early."""
-    if value < 10:
-        return f"{math.ceil(value * 10) / 10:g} s"
-    if value < 120:
-        return f"{math.ceil(value)} s"
-    minutes = math.ceil(value / 60)
-    if minutes < 120:
-        return f"{minutes} min"
-    return f"{math.ceil(minutes / 60)} h"

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Literal, TypeAlias
 
-from .core.lease import Demand
+from .core.lease import Cost, Demand
 from .counting import (
     Calibration,
     Factor,
@@ -22,8 +23,10 @@ from .counting import (
     bound_request,
     explain_request,
     feature_class,
+    loads,
     output_allowance,
 )
+from .counting.body import number
 from .counting.output import answers
 from .errors import ConfigurationError
 from .usage import Usage
@@ -35,6 +38,8 @@ ReserveOutput: TypeAlias = (
 
 LARGE = 50_000
 """Bytes of text; from there on counting may take milliseconds, and is kept off an event loop."""
+_REFERENCE = 5_000
+"""What a reference in a schema counts there: a few of them can stand for very much."""
 
 HANDFUL = 8
 """Answers that are learnt from together, once there were many."""
@@ -51,6 +56,8 @@ class Estimation:
             refuses nothing.
         parts: the input as counted, by what it pays for.
         factor: what calibration multiplied the count by.
+        hidden: tokens that calibration added to the count before, for a hidden prompt.
+        usd: what input and output cost in US dollars at the standard rate; None: no price is known.
     """
 
     input_tokens: int
@@ -58,6 +65,8 @@ class Estimation:
     output_hard: bool
     parts: Parts
     factor: float
+    hidden: int = 0
+    usd: Decimal | None = None
 
 
 class Estimator:
@@ -66,14 +75,16 @@ class Estimator:
     Args:
         reserve_output: ``"max"``: the maximum that the request states; without one what was learnt.
             ``"learned"``: what was learnt, also where the request allows more. A number, or a
-            callable of endpoint and body: that many tokens. Only a stated maximum is hard.
+            callable of endpoint and body: that many tokens; what is no number from 0 on counts as
+            ``"max"``. Only a stated maximum is hard.
         guess: tokens assumed for an answer of which nothing is stated or learnt.
+        calibrate: whether bills correct the counts that follow.
 
     Raises:
         ConfigurationError: ``reserve_output`` is none of these.
     """
 
-    def __init__(self, reserve_output: ReserveOutput, guess: int) -> None:
+    def __init__(self, reserve_output: ReserveOutput, guess: int, calibrate: bool = True) -> None:
         number = isinstance(reserve_output, int) and not isinstance(reserve_output, bool)
         if not (
             reserve_output in ("max", "learned")
@@ -90,8 +101,24 @@ class Estimator:
         self._learned = LearnedOutput()
         self._heard: deque[tuple[str | None, str | None, Demand, Usage]] = deque()
         self._taken_in = 0
-        self.pools = (self._calibration.pool, self._learned.pool)
+        self._tables: set[str] = set()
+        """Tokenizers' tables that were asked for."""
+        self._calibrates = calibrate
+        calibrated = (self._calibration.pool,) if calibrate else ()
+        self.pools = (*calibrated, self._learned.pool)
         """What is learnt, for `quotaguard.sharing.Sharing`."""
+
+    def may_stall(self, endpoint: str, body: Mapping[str, Any]) -> bool:
+        """Whether counting a body could stall an event loop: it is large, or the first to need a
+        tokenizer's table, or the table is still being loaded.
+        """
+        if is_large(body):
+            return True
+        table, loading = loads(endpoint, body)
+        if loading is None:  # and is perhaps never needed, where no limit depends on tokens
+            loading = table not in self._tables
+            self._tables.add(table)
+        return loading
 
     def demand(
         self,
@@ -128,16 +155,24 @@ class Estimator:
         return Demand(corrected, output, hard, parts.total, features, answers(endpoint, body))
 
     def estimate(
-        self, endpoint: str, body: Mapping[str, Any], *, model: str | None, user: str | None
+        self, endpoint: str, body: Mapping[str, Any], *, user: str | None, cost: Cost | None = None
     ) -> Estimation:
-        """The same with what it is made of, always counted in full, by all that is known."""
+        """The same with what it is made of and costs (``cost`` tells), always counted in full, by
+        all that is known.
+        """
         self._take_in()
-        body = _for_model(body, model)
-        output, hard = self._output(endpoint, body, model, user)
         parts = explain_request(endpoint, body)
+        named = body.get("model")
+        model = named if isinstance(named, str) else None
+        output, hard = self._output(endpoint, body, model, user)
         features, corrected = self._corrected(endpoint, parts, model)
-        factor = self._calibration.factor(model or "", features)
-        return Estimation(corrected, output, hard, parts, round(factor, 6))
+        factor = round(self._calibration.factor(model or "", features), 6)
+        hidden = self._calibration.hidden(model or "", features)
+        used = Usage(1, corrected, output)
+        nano = None if cost is None else cost(used, model, "")
+        return Estimation(
+            corrected, output, hard, parts, factor, hidden, used._replace(nano_usd=nano).usd
+        )
 
     def _corrected(self, endpoint: str, parts: Parts, model: str | None) -> tuple[str, int]:
         """What kind of request it is, and its input, corrected."""
@@ -149,8 +184,8 @@ class Estimator:
     ) -> tuple[int, bool]:
         stated = output_allowance(endpoint, body)
         wanted = self._reserve_output
-        fixed = wanted(endpoint, body) if callable(wanted) else wanted
-        if isinstance(fixed, int):
+        fixed = number(wanted(endpoint, body) if callable(wanted) else wanted)
+        if fixed is not None and fixed >= 0:
             return (fixed if stated is None else min(fixed, stated)), False
         if stated is not None and wanted != "learned":
             return stated, True
@@ -173,7 +208,7 @@ class Estimator:
             except IndexError:  # another thread was quicker
                 return
             self._taken_in += 1
-            if demand.counted and model:
+            if self._calibrates and demand.counted and model:
                 self._calibration.observe(model, demand.features, demand.counted, used.input_tokens)
             if model and used.output_tokens:
                 self._learned.observe(user or "", model, used.output_tokens / demand.answers)
@@ -197,6 +232,7 @@ def is_large(body: Mapping[str, Any]) -> bool:
         if isinstance(value, str):
             room -= len(value)
         elif isinstance(value, Mapping):
+            room -= _REFERENCE if "$ref" in value else 0
             waiting.extend(value.values())
         elif isinstance(value, (list, tuple)):
             room -= len(value)

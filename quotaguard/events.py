@@ -7,7 +7,7 @@ nothing.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -181,6 +181,21 @@ class Hook(Protocol):
         ...
 
 
+_everywhere: tuple[Hook, ...] = ()
+
+
+def listen(hook: Hook) -> Callable[[], None]:
+    """Tell a hook of the events of all guards of this process; what is returned ends that."""
+    global _everywhere
+    _everywhere = (*_everywhere, hook)
+
+    def stop() -> None:
+        global _everywhere
+        _everywhere = tuple(each for each in _everywhere if each is not hook)
+
+    return stop
+
+
 class Teller:
     """Tells hooks of events; true if anybody listens, so that events for nobody need not be made.
 
@@ -202,11 +217,11 @@ class Teller:
         self._hooks = (*self._hooks, hook)
 
     def __bool__(self) -> bool:
-        return bool(self._hooks)
+        return bool(self._hooks or _everywhere)
 
     def __call__(self, event: Event) -> None:
         """Tell them."""
-        for hook in self._hooks:
+        for hook in (*self._hooks, *_everywhere):
             try:
                 hook(event)
             except Exception:

@@ -20,7 +20,7 @@ _EXAMPLES = (
     "'10k tokens/day', '90k tokens/minute', '20 requests/minute', '100 tokens/second burst 10k', "
     "'10k tokens/rolling day', '1M tokens/day per org', '5k tokens/hour for gpt-4o*', "
     "'10k tokens/day in Europe/Paris', '$5/day', '5 concurrent', "
-    "'9M tokens/minute per global drawing 1%'"
+    "'9M tokens/minute per global drawing 1%', '90k tokens/minute per org shared fairly'"
 )
 _NUMBER = r"(?:\d{1,3}(?:[,_]\d{3})+|\d+|(?=\.\d))(?:\.\d+)?\s*(?:[kmb]\b)?"
 _TEXT = re.compile(
@@ -32,7 +32,8 @@ _TEXT = re.compile(
     (?:\s+per\s+(?P<scope>user|org|global))?
     (?:\s+for\s+(?P<models>[^\s,]+(?:\s*,\s*[^\s,]+)*))?
     (?:\s+in\s+(?P<tz>\S+))?
-    (?:\s+drawing\s+(?P<draw>{_NUMBER}|\d+(?:\.\d+)?\s*%))?\s*""",
+    (?:\s+drawing\s+(?P<draw>{_NUMBER}|\d+(?:\.\d+)?\s*%))?
+    (?:\s+(?P<fair>shared\s+fairly))?\s*""",
     re.VERBOSE | re.IGNORECASE,
 )
 _UNIT_NAMES = {
@@ -59,6 +60,8 @@ def read(text: object) -> dict[str, Any]:
         said["models"] = tuple(re.split(r"\s*,\s*", found["models"]))
     if found["draw"]:
         said["draw_ahead"] = _share(found["draw"])
+    if found["fair"]:
+        said["fair"] = True
     unit = (found["unit"] or "").lower()
     unit = _UNIT_NAMES.get(unit, unit.removesuffix("s"))
     rolling = found["rolling"] or found["count"] or unit not in WINDOW_UNITS
@@ -110,6 +113,8 @@ def written(limit: Limit) -> str:
         ahead = limit.draw_ahead
         percent = f"{(Decimal(repr(ahead)) * 100).normalize():f}%"
         text += f" drawing {_short(ahead) if ahead >= 1 else percent}"
+    if limit.fair:
+        text += " shared fairly"
     return text
 
 

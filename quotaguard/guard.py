@@ -64,6 +64,7 @@ class Guard(Accounts):
             case; a number of tokens; or a callable of endpoint and body. What is not stated by the
             request is soft: reserved as far as the bucket holds it, never by itself a refusal.
         output_guess: tokens assumed for an answer as long as nothing is stated or learnt.
+        calibrate: whether the input that is billed corrects the counts that follow.
         count: ``"exact"``: every call is counted before it is admitted. ``"when_close"``: a call
             reserves a cheap upper bound (its bytes) if that fits, and is counted only if not; the
             real usage settles either way.
@@ -104,6 +105,7 @@ class Guard(Accounts):
         ask_for_usage: bool = True,
         reserve_output: ReserveOutput = "max",
         output_guess: int = OUTPUT_GUESS,
+        calibrate: bool = True,
         count: str = "exact",
         prices: Mapping[str, Price | Mapping[str, Any]] = MappingProxyType({}),
         unknown_price: str = "refuse",
@@ -129,7 +131,7 @@ class Guard(Accounts):
         self.strict = _flag(strict, "strict")
         self.count_unmetered = _flag(count_unmetered, "count_unmetered")
         self.ask_for_usage = _flag(ask_for_usage, "ask_for_usage")
-        self._rough = _one_of(count, "count", "exact", "when_close") == "when_close"
+        self.rough = _one_of(count, "count", "exact", "when_close") == "when_close"
         self._observing = _one_of(mode, "mode", "enforce", "observe") == "observe"
         self._warn_at = thresholds(warn_at, "warn_at")
         if not (identity_hash is None or callable(identity_hash) or _is_secret(identity_hash)):
@@ -141,7 +143,7 @@ class Guard(Accounts):
         from .estimator import Estimator
         from .sharing import Sharing
 
-        self.estimator = Estimator(reserve_output, self.output_guess)
+        self.estimator = Estimator(reserve_output, self.output_guess, calibrate)
         self.backend = open_backend(backend, self.clock, self.rules.known_limits, on_backend_error)
         self._sharing = Sharing(self.estimator.pools, self.backend, self.clock.now)
         self._errands = SimpleQueue()
@@ -214,7 +216,7 @@ class Guard(Accounts):
     def estimate(
         self, endpoint: str, request: Mapping[str, Any], *, user: str | None = None
     ) -> Estimation:
-        """What a request would be estimated to use, by part, without sending or reserving anything.
+        """What a request would be estimated to use and cost, by part; nothing is sent or reserved.
 
         Args:
             endpoint: ``"chat"``, ``"responses"``, ``"messages"``, ``"embeddings"`` or
@@ -226,11 +228,10 @@ class Guard(Accounts):
             ValueError: there is no such endpoint.
             TypeError: the request is no mapping.
         """
-        model = request.get("model") if isinstance(request, Mapping) else None
-        return self.estimator.estimate(endpoint, request, model=model, user=user)
+        return self.estimator.estimate(endpoint, request, user=user, cost=self.prices.cost)
 
     def calibration(self) -> list[Factor]:
-        """By model and kind of request: what counts are multiplied by, learnt from bills."""
+        """By model and kind of request: how counts are corrected, as bills have shown."""
         return self.estimator.calibration()
 
     # -- clients ---------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
-"""Who is acting: the user, organisation and tier that a call is charged to."""
+"""Who is acting: the user, organisation and tier that a call is charged to; how urgent it is."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -36,20 +37,24 @@ NOBODY = Identity()
 class _Block(NamedTuple):
     """An `acting_as` block that is running, and the one around it."""
 
-    identity: Identity
-    said: Identity
-    """What it says itself."""
+    identity: Identity = NOBODY
+    priority: float | None = None
     made_by: acting_as | None = None
     outer: _Block | None = None
 
 
-_outside = _Block(NOBODY, NOBODY)
+_outside = _Block()
 _acting: ContextVar[_Block] = ContextVar("quotaguard_acting", default=_outside)
 
 
 def current() -> Identity:
     """What the enclosing `acting_as` blocks say."""
     return _acting.get().identity
+
+
+def current_priority() -> float | None:
+    """How urgent they say that calls are."""
+    return _acting.get().priority
 
 
 def name(value: object, what: str) -> str | None:
@@ -67,29 +72,52 @@ def name(value: object, what: str) -> str | None:
     return value
 
 
+def urgency(value: object) -> float | None:
+    """A priority, checked.
+
+    Raises:
+        ConfigurationError: it is neither a finite number nor None.
+    """
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if value is None or (number and abs(value) < math.inf):  # type: ignore[arg-type]
+        return value  # type: ignore[return-value]
+    raise ConfigurationError(
+        f"a priority is a number such as 1 (urgent) or -1 (it can wait), not {value!r}"
+    )
+
+
 class acting_as:  # noqa: N801  # reads as a verb in a with statement
-    """Within the block, guarded calls act for this user (org, tier); blocks nest.
+    """Within the block, guarded calls act for this user (org, tier, priority); blocks nest.
 
     What it says goes before what the client was made with, and what it leaves out stays as it is
     outside. It follows tasks, ``asyncio.to_thread`` and everything else that copies the context.
     One object may be entered again and again, by threads and tasks at the same time too.
 
     Raises:
-        ConfigurationError: a name is not a non-empty string.
+        ConfigurationError: a name is not a non-empty string, or the priority no number.
     """
 
-    __slots__ = ("_identity",)
+    __slots__ = ("_identity", "_priority")
 
     def __init__(
-        self, user: str | None = None, *, org: str | None = None, tier: str | None = None
+        self,
+        user: str | None = None,
+        *,
+        org: str | None = None,
+        tier: str | None = None,
+        priority: float | None = None,
     ) -> None:
         self._identity = Identity(name(user, "user"), name(org, "org"), name(tier, "tier"))
+        self._priority = urgency(priority)
+
+    def _within(self, outer: _Block) -> _Block:
+        priority = outer.priority if self._priority is None else self._priority
+        return _Block(self._identity.over(outer.identity), priority, self, outer)
 
     def __enter__(self) -> Identity:
-        outer = _acting.get()
-        identity = self._identity.over(outer.identity)
-        _acting.set(_Block(identity, self._identity, self, outer))
-        return identity
+        block = self._within(_acting.get())
+        _acting.set(block)
+        return block.identity
 
     def __exit__(
         self,
@@ -104,17 +132,12 @@ def _without(made_by: acting_as, block: _Block) -> _Block:
     """The blocks that are running once the innermost one of that object has ended. Those inside it
     go on: a generator that ends does not end what its consumer entered since.
     """
-    outer = block.outer
-    if outer is None:  # it was entered in another context
+    if block.made_by is None or block.outer is None:  # it was entered in another context
         return block
     if block.made_by is made_by:
-        return outer
-    rest = _without(made_by, outer)
-    return (
-        block
-        if rest is outer
-        else _Block(block.said.over(rest.identity), block.said, block.made_by, rest)
-    )
+        return block.outer
+    rest = _without(made_by, block.outer)
+    return block if rest is block.outer else block.made_by._within(rest)
 
 
 @contextmanager
@@ -125,3 +148,11 @@ def enclosed() -> Iterator[None]:
         yield
     finally:
         _acting.set(outer)
+
+
+@contextmanager
+def nobody_acting() -> Iterator[None]:
+    """Within the block it is as if no `acting_as` were around it."""
+    with enclosed():
+        _acting.set(_outside)
+        yield

@@ -46,6 +46,8 @@ class Limit:
         draw_ahead: for hot org and global limits: how much a worker draws from the shared bucket
             at a time, to serve calls from without asking; below 1 that share of what the bucket can
             hold; 0: each call asks.
+        fair: of org and global limits, whose turn is first when calls wait for it: who came first,
+            or, if it is shared fairly, the user who had least of it (by `quotaguard.Tier.weight`).
 
     Raises:
         ConfigurationError: a value is out of range or unknown; the message says which.
@@ -61,6 +63,7 @@ class Limit:
     on_expire: OnExpire = "keep_input"
     weights: Weights | None = None
     draw_ahead: float = 0.0
+    fair: bool = False
     id: str = field(init=False, repr=False, compare=False)
     """Names the bucket among its owner's. It leaves the amount out, so that changing a limit's
     amount (or a user's tier) carries over what was used."""
@@ -89,6 +92,7 @@ class Limit:
         self._validate()
         self._validate_burst()
         self._validate_draw()
+        self._validate_fair()
         window = isinstance(self.period, str)
         scale = NANO if self.metric == "usd" else 1.0
         rate = 0.0 if window else self.amount * scale / float(self.period)
@@ -183,6 +187,15 @@ class Limit:
             raise ConfigurationError(
                 f"a user's own limit has no draw_ahead ({self.draw_ahead!r}): what one worker has "
                 "drawn, the user's next call may miss at another; it is for org and global limits"
+            )
+
+    def _validate_fair(self) -> None:
+        if not isinstance(self.fair, bool):
+            raise ConfigurationError(f"fair is True or False, not {self.fair!r}")
+        if self.fair and (self.scope == "user" or self.draw_ahead):
+            raise ConfigurationError(
+                "only org and global limits are shared fairly, and only where each call asks: not "
+                f"with scope={self.scope!r} and draw_ahead={self.draw_ahead!r}"
             )
 
     def covers(self, model: str | None) -> bool:

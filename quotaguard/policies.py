@@ -111,10 +111,12 @@ class Wait:
         max_seconds: the longest wait, in seconds.
         jitter: what a tenacity curve adds to each pause, so that callers in many processes who
             were told the same time do not come back in the same instant; None adds nothing.
+        fair: whether its turn comes as others' do; False: it lets everybody pass.
     """
 
     max_seconds: float
     jitter: Curve | None = field(default_factory=_short_jitter)
+    fair: bool = True
 
     def __post_init__(self) -> None:
         if isinstance(self.max_seconds, bool) or not isinstance(self.max_seconds, (int, float)):
@@ -127,6 +129,9 @@ class Wait:
             raise ConfigurationError(
                 f"jitter is a tenacity wait such as wait_random(0, 1), or None, not {self.jitter!r}"
             )
+
+        if not isinstance(self.fair, bool):
+            raise ConfigurationError(f"fair is True or False, not {self.fair!r}")
 
     def pause(self, computed: float, attempt: int) -> float:
         """Seconds to park: the computed wait and the jitter of this attempt (1, 2, ...)."""

@@ -11,12 +11,13 @@ from decimal import Decimal
 from typing import Any
 
 from .core.lease import Lease
+from .display import Displayed
 from .identity import Identity
 from .usage import NANO, Usage
 
 
 @dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(Displayed):
     """The story of one guarded call.
 
     Attributes:

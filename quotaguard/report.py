@@ -14,10 +14,12 @@ from decimal import Context, Decimal
 from fractions import Fraction
 from typing import Any, TypeAlias
 
+from .display import Displayed
 from .entries import Entry
 from .errors import ConfigurationError
 from .usage import NANO
 from .windows import UNITS, window, zone
+from .wording import aligned, money, shown
 
 Moment: TypeAlias = "float | datetime | None"
 Period: TypeAlias = "str | tuple[Moment, Moment]"
@@ -129,7 +131,7 @@ class _Sum:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class Report(Displayed):
     """Sums over a period, by group; ``str(report)`` is a table.
 
     Attributes:
@@ -162,8 +164,10 @@ class Report:
             "total": self.total.as_dict(),
         }
 
-    def table(self) -> list[list[str]]:
-        """The report for people: the head, a line for each group, and the total."""
+    def table(self) -> tuple[list[str], list[list[str]], list[str]]:
+        """The head, a line for each group, and the totals, as they are shown; columns that are zero
+        all the way are left out.
+        """
         columns = [c for c in _COLUMNS if c[2] or c[1](self.total) not in ("0", "$0.00")]
         head = [*self.by, *(name for name, _, _ in columns)]
         lines = [
@@ -175,22 +179,11 @@ class Report:
         else:
             ends = []
             lines.clear()
-        return [head, *lines, [*ends, *(show(self.total) for _, show, _ in columns)]]
+        return head, lines, [*ends, *(show(self.total) for _, show, _ in columns)]
 
     def __str__(self) -> str:
-        return aligned(self.table(), len(self.by))
-
-
-def aligned(table: Sequence[Sequence[str]], names: int) -> str:
-    """A table as text: the first ``names`` columns to the left, numbers to the right."""
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if at < names else cell.rjust(width)
-            for at, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in table
-    )
+        head, lines, last = self.table()
+        return aligned([head, *lines, last], len(self.by))
 
 
 _COLUMNS: tuple[tuple[str, Callable[[Row], str], bool], ...] = (
@@ -219,10 +212,57 @@ GROUPS: dict[str, Callable[[Entry, str], str | None]] = {
     "tier": lambda entry, _: entry.tier,
     "model": lambda entry, _: entry.served if entry.outcome == "served" else entry.requested,
     "requested": lambda entry, _: entry.requested,
-    "day": lambda entry, tz: f"{_local(entry.time, tz):%Y-%m-%d}",
-    "hour": lambda entry, tz: f"{_local(entry.time, tz):%Y-%m-%dT%H%z}",
+    "day": lambda entry, tz: OF_TIME["day"](entry.time, tz),
+    "hour": lambda entry, tz: OF_TIME["hour"](entry.time, tz),
 }
-_OF_TIME = ("day", "hour")
+OF_TIME: dict[str, Callable[[float, str], str]] = {
+    "day": lambda time, tz: f"{_local(time, tz):%Y-%m-%d}",
+    "hour": lambda time, tz: f"{_local(time, tz):%Y-%m-%dT%H%z}",
+}
+"""The groups that are of time: how each names the instant, in a time zone."""
+
+
+class Sums:
+    """A `Report` in the making: one pass over the entries may feed several.
+
+    Args:
+        by, tz: as `report` takes them.
+
+    Raises:
+        ConfigurationError: an argument is wrong.
+    """
+
+    def __init__(self, by: str | Sequence[str], tz: str = "UTC") -> None:
+        self._by = _groups(by)
+        zone(tz)
+        self._tz = tz
+        self._sums: dict[tuple[str | None, ...], _Sum] = {}
+        self._total = _Sum()
+
+    def add(self, entry: Entry) -> None:
+        """Take an entry in, if it is of a call."""
+        if entry.outcome == "adjusted":
+            return
+        key = tuple(GROUPS[group](entry, self._tz) for group in self._by)
+        found = self._sums.get(key)
+        if found is None:
+            found = self._sums[key] = _Sum()
+        found.add(entry)
+        self._total.add(entry)
+
+    def done(self, start: float = -math.inf, end: float = math.inf) -> Report:
+        """The report of what was taken in, which was of ``start <= time < end``."""
+        in_time = any(group in OF_TIME for group in self._by)
+
+        def order(item: tuple[tuple[str | None, ...], Row]) -> tuple[Any, ...]:
+            key, row = item
+            names = tuple((part is not None, part or "") for part in key)
+            spent = () if in_time else (-row.nano_usd, -row.input_tokens - row.output_tokens)
+            return (*spent, *names)
+
+        rows = {key: each.done() for key, each in self._sums.items()}
+        ordered = dict(sorted(rows.items(), key=order))
+        return Report(start, end, self._by, ordered, self._total.done(), self._tz)
 
 
 def report(
@@ -245,29 +285,11 @@ def report(
     Raises:
         ConfigurationError: an argument is wrong.
     """
-    groups = _groups(by)
-    zone(tz)
-    sums: dict[tuple[str | None, ...], _Sum] = {}
-    total = _Sum()
+    sums = Sums(by, tz)
     for entry in entries:
-        if entry.outcome == "adjusted" or not start <= entry.time < end:
-            continue
-        key = tuple(GROUPS[group](entry, tz) for group in groups)
-        found = sums.get(key)
-        if found is None:
-            found = sums[key] = _Sum()
-        found.add(entry)
-        total.add(entry)
-    rows = {key: each.done() for key, each in sums.items()}
-    in_time = any(group in _OF_TIME for group in groups)
-
-    def order(item: tuple[tuple[str | None, ...], Row]) -> tuple[Any, ...]:
-        key, row = item
-        names = tuple((part is not None, part or "") for part in key)
-        spent = () if in_time else (-row.nano_usd, -row.input_tokens - row.output_tokens)
-        return (*spent, *names)
-
-    return Report(start, end, groups, dict(sorted(rows.items(), key=order)), total.done(), tz)
+        if start <= entry.time < end:
+            sums.add(entry)
+    return sums.done(start, end)
 
 
 def _groups(by: object) -> tuple[str, ...]:
@@ -319,18 +341,3 @@ def _iso(moment: float, tz: str) -> str | None:
 
 def _dollars(nano: int) -> Decimal:
     return _EXACT.divide(Decimal(nano), Decimal(NANO))
-
-
-def money(dollars: Decimal) -> str:
-    """Dollars for people: cents, or for less than a dollar four digits of whatever it is."""
-    digits = 2 if dollars == 0 else max(2, 3 - dollars.adjusted())
-    whole, _, cents = f"{abs(dollars):,.{digits}f}".partition(".")
-    return f"{'-' if dollars < 0 else ''}${whole}.{cents.rstrip('0').ljust(2, '0')}"
-
-
-def shown(part: str | None) -> str:
-    """A name in a table: on one line, and not endless."""
-    if part is None:
-        return "-"
-    plain = part if part.isprintable() else repr(part)
-    return plain if len(plain) <= 40 else plain[:39] + "…"

@@ -39,6 +39,11 @@ class Resolver:
         self._now = now
         self._known: dict[tuple[str | None, str | None], tuple[float, Tier | str | None]] = {}
 
+    @property
+    def asks(self) -> bool:
+        """Whether a callable says which tier somebody has."""
+        return self._tier_of is not None
+
     def question(self, identity: Identity) -> Consult:
         """What is to be asked where the tier is not known."""
         assert self._tier_of is not None
@@ -66,11 +71,6 @@ class Resolver:
             self._known.clear()
         self._known[identity[:2]] = self._now() + self._seconds, answer
         return tier
-
-    @property
-    def asks(self) -> bool:
-        """Whether there is a callable to ask."""
-        return self._tier_of is not None
 
     def again(self, tier_of: TierOf | None, now: Callable[[], float] | None = None) -> Resolver:
         """The same without what it has learnt, perhaps with another callable or clock."""

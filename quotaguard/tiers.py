@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 from .errors import ConfigurationError
+from .identity import urgency
 from .limits import Limit
 from .models import matches
 from .policies import Fallback, Policy, Refuse, policies
@@ -25,6 +27,10 @@ class Tier:
             whose models serve it instead.
         warn_at: shares of each limit, such as 0.8, that warn when they are used up; None: the
             guard's.
+        priority: how early its calls' turn comes in line, where they do not say; a unit counts as
+            half a minute.
+        weight: how large a share each of its users has of a limit that is shared fairly, in
+            proportion to others'.
 
     Raises:
         ConfigurationError: a value is wrong; the message says which.
@@ -36,6 +42,8 @@ class Tier:
     when_exceeded: tuple[Policy, ...] | None
     when_not_allowed: Refuse | Fallback
     warn_at: tuple[float, ...] | None
+    priority: float
+    weight: float
 
     def __init__(
         self,
@@ -45,6 +53,8 @@ class Tier:
         when_exceeded: Iterable[Policy] | Policy | None = None,
         when_not_allowed: Refuse | Fallback = Refuse(),  # noqa: B008  # frozen
         warn_at: float | Iterable[float] | None = None,
+        priority: float = 0.0,
+        weight: float = 1.0,
     ) -> None:
         if not isinstance(name, str) or not name:
             raise ConfigurationError(f"a tier's name is a non-empty string, not {name!r}")
@@ -72,6 +82,13 @@ class Tier:
         object.__setattr__(self, "when_not_allowed", when_not_allowed)
         shares = None if warn_at is None else thresholds(warn_at, f"tier {name!r}: warn_at")
         object.__setattr__(self, "warn_at", shares)
+        if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 < weight < inf:
+            raise ConfigurationError(f"tier {name!r}: weight is a number > 0, not {weight!r}")
+        object.__setattr__(self, "weight", float(weight))
+        try:
+            object.__setattr__(self, "priority", float(urgency(priority) or 0.0))
+        except ConfigurationError as error:
+            raise ConfigurationError(f"tier {name!r}: {error}") from error
 
     def overridden(
         self,
@@ -99,6 +116,8 @@ class Tier:
             self.when_exceeded if when_exceeded is None else when_exceeded,
             self.when_not_allowed,
             self.warn_at,
+            self.priority,
+            self.weight,
         )
 
     def allows(self, model: str | None) -> bool:

@@ -39,6 +39,14 @@ def lefts(guard: Guard, **who: Any) -> list[float]:
     return [state.left for state in guard.peek(**{"user": "ann", "org": "acme"} | who)]
 
 
+def test_an_orgs_own_buckets_can_be_looked_at() -> None:
+    """An org is nobody's user: what its users share is seen without naming one of them."""
+    guard = new_guard()
+    spend(guard, 300)
+    (shared,) = guard.peek(org="acme", everything=True)
+    assert (shared.owner, shared.left) == (("org", "acme"), 4_700)
+
+
 def test_a_grant_goes_to_every_bucket_of_the_metric() -> None:
     """Those for one model too; not to other metrics, other owners or above the capacity."""
     guard = new_guard()

@@ -21,11 +21,11 @@ PACKAGE = ROOT / "quotaguard"
 # Lowest first. A module imports from its own layer and from those before it. `x.*` is a package
 # with all that is in it, where no line names a module of it more exactly; "" is quotaguard itself.
 LAYERS = (
-    ("errors", "models", "windows", "clock", "errands"),
+    ("errors", "models", "windows", "clock", "errands", "wording", "display"),
     ("usage", "weights", "metrics", "grammar", "limits", "pricing"),
     ("tiers", "policies", "patience", "identity", "events", "core", "core.ops", "core.summary"),
     ("core.bucket", "core.ledger"),
-    ("core.plan", "core.ask", "core.lease"),
+    ("core.plan", "core.ask", "core.lease", "display.*"),
     ("core.drive", "hold", "receipts", "rules", "resolver", "entries", "sinks", "journal"),
     ("report", "savings"),
     ("backends.*", "providers.*", "counting.*"),
@@ -46,13 +46,16 @@ DOORS = {
     "splintr": ("counting.encodings",),
     "tenacity": ("policies",),
     "wrapt": ("decorator", "clients.streams"),
-    "click": ("cli.*",),
+    "IPython": ("contrib.notebook.*",),
+    "click": ("cli.*", "contrib.dashboard.command"),
     "rich": ("cli.output",),
     "genai_prices": ("pricing",),
     "opentelemetry": ("contrib.opentelemetry.*",),
     "redis": ("backends.redis*",),
     "fastapi": ("contrib.fastapi",),
-    "starlette": ("contrib.fastapi",),
+    "starlette": ("contrib.fastapi", "contrib.dashboard.*"),
+    "jinja2": ("contrib.dashboard.pages",),
+    "uvicorn": ("contrib.dashboard.command",),
     "tomli": ("config",),
     "tomllib": ("config",),  # not yet in the standard library of Python 3.10
     "openai": ("clients.openai",),
@@ -257,7 +260,7 @@ def test_file_names_say_what_is_inside() -> None:
 def test_importing_quotaguard_loads_nothing_heavy() -> None:
     """``import quotaguard`` loads no SDK (a second or two each), Redis client or tokenizer."""
     heavy = {"openai", "anthropic", "httpx", "httpx2", "pydantic", "redis", "tiktoken", "splintr"}
-    heavy |= {"opentelemetry"}
+    heavy |= {"opentelemetry", "IPython"}
     code = "import sys, quotaguard; print(*{name.partition('.')[0] for name in sys.modules})"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True

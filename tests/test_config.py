@@ -196,6 +196,17 @@ def test_the_default_guard_is_one(monkeypatch: pytest.MonkeyPatch, write: Write)
     assert config.default_guard() is of_file
 
 
+def test_another_guard_may_take_the_place_of_the_default() -> None:
+    """A notebook's guard is that of clients without one, as long as its extension is loaded."""
+    described, other = config.default_guard(), config.private_guard(["5 tokens/day"])
+    config.set_default_guard(other)
+    try:
+        assert config.default_guard() is other
+    finally:
+        config.set_default_guard(None)
+    assert config.default_guard() is described
+
+
 def test_without_configuration_it_meters_and_warns_once(caplog: pytest.LogCaptureFixture) -> None:
     """One warning, at the first call rather than when the client is made."""
     caplog.set_level(logging.WARNING, "quotaguard")

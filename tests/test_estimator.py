@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from decimal import Decimal
 from typing import Any
 
 import pytest
-from openai import OpenAI
+from openai import AsyncOpenAI, OpenAI
 
-from quotaguard import ConfigurationError, Guard, Identity, QuotaExceeded, Usage, receipt
+from quotaguard import ConfigurationError, Guard, Identity, Price, QuotaExceeded, Usage, receipt
 from quotaguard.core.lease import Demand
-from quotaguard.counting import bound_request, count_request
+from quotaguard.counting import bound_request, count_request, encodings, explain_request
 from quotaguard.estimator import Estimator, is_large
 from quotaguard.testing import FakeClock, FakeProvider, Reply
 
@@ -78,6 +83,14 @@ def test_the_output_can_be_fixed(fixed: Any) -> None:
     assert demand(Estimator(fixed, 512), {**BODY, "max_tokens": 10}).output_tokens == 10
 
 
+@pytest.mark.parametrize("odd", [None, -5, float("nan"), "64", True])
+def test_a_callable_that_gives_no_number_leaves_it_as_it_is_by_default(odd: Any) -> None:
+    """It may have no answer for some requests; a reservation below nothing would be a gift."""
+    estimator = Estimator(lambda endpoint, body: odd, 512)
+    assert demand(estimator).output_tokens == 512
+    assert demand(estimator, {**BODY, "max_tokens": 10}).output_tokens == 10
+
+
 @pytest.mark.parametrize("wrong", ["most", -1, True, 1.5, None])
 def test_a_wrong_choice_is_named(wrong: Any) -> None:
     """The error names the value and what would be right."""
@@ -99,6 +112,19 @@ def test_bills_correct_the_count() -> None:
     assert any(factor.factor > 1.3 for factor in estimator.calibration())
 
 
+def test_calibration_can_be_switched_off() -> None:
+    """Who wants the plain count gets it, from what others have seen of the model too."""
+    estimator = Estimator("max", 512, calibrate=False)
+    for _ in range(30):
+        estimator.learn("alice", "gpt-4o", demand(estimator), Usage(1, 200, 300))
+
+    assert demand(estimator).input_tokens == count_request("chat", BODY)
+    assert estimator.calibration() == []
+    assert demand(estimator).output_tokens >= 300  # what answers take is no correction
+    assert len(estimator.pools) == 1
+    assert Guard(calibrate=False).calibration() == []
+
+
 def test_without_limits_on_tokens_nothing_is_counted() -> None:
     """A bound does where no limit depends on the count."""
     assert demand(Estimator("max", 9), most=None).input_tokens == bound_request("chat", BODY)
@@ -118,6 +144,17 @@ def test_large_bodies_are_told_from_small_ones() -> None:
     assert is_large({"input": list(range(60_000))})
 
 
+def test_a_schema_of_many_references_is_large() -> None:
+    """A few kilobytes that refer to one another are shown to the model as very many."""
+    names = [f"part{n}" for n in range(12)]
+    parts = {
+        name: {"type": "object", "properties": {a: {"$ref": f"#/$defs/{a}"} for a in names}}
+        for name in names
+    }
+    tool = {"name": "f", "parameters": {"$ref": "#/$defs/part0", "$defs": parts}}
+    assert is_large({**BODY, "tools": [{"type": "function", "function": tool}]})
+
+
 def test_estimate_says_what_the_estimate_is_made_of() -> None:
     """The guard explains a request without sending or reserving anything."""
     guard = Guard(limits=["10k tokens/day"], anonymous="me", clock=FakeClock())
@@ -125,6 +162,34 @@ def test_estimate_says_what_the_estimate_is_made_of() -> None:
     assert found.parts.messages == found.parts.total == found.input_tokens
     assert (found.output_tokens, found.output_hard, found.factor) == (40, True, 1.0)
     assert guard.peek()[0].left == 10_000
+
+
+def test_estimate_says_what_a_request_costs() -> None:
+    """Its input as counted and the answer as reserved; nothing where nobody knows a price."""
+    prices = {"gpt-4o": Price(input=2, output=10)}
+    guard = Guard(prices=prices)
+    body = {**BODY, "max_tokens": 1_000}
+    found = guard.estimate("chat", body)
+
+    assert found.usd == Decimal(2 * found.input_tokens + 10 * 1_000) / 1_000_000
+    assert guard.estimate("chat", {**body, "model": "nobody-knows-it"}).usd is None
+
+
+@pytest.mark.parametrize("model", [None, 7, b"gpt-4o", ["gpt-4o"], {"a": 1}, object()])
+def test_estimate_takes_any_model_for_the_newest_where_it_is_no_name(model: Any) -> None:
+    """A body that a program put together wrongly is estimated, not met with a puzzle."""
+    newest = {**BODY, "model": "gpt-5.6"}
+    assert Guard().estimate("chat", {**BODY, "model": model}).input_tokens == count_request(
+        "chat", newest
+    )
+
+
+def test_estimate_says_what_is_no_request() -> None:
+    """The error names what would be right."""
+    with pytest.raises(TypeError, match="must be a mapping"):
+        Guard().estimate("chat", "hello")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="endpoint must be one of"):
+        Guard().estimate("talk", BODY)
 
 
 def test_estimate_counts_a_large_request_in_full() -> None:
@@ -162,6 +227,57 @@ def test_when_close_reserves_a_bound_while_it_fits() -> None:
             pass  # charged as reserved
         close = client.chat.completions.create(**BODY)  # type: ignore[call-overload]
         assert receipt(close).reserved.input_tokens == tokens
+
+
+@pytest.mark.anyio
+async def test_an_event_loop_goes_on_while_a_tokenizer_is_loaded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A download may hang for seconds at the first call; other tasks are not to pay for that."""
+    asked, release = threading.Event(), threading.Event()
+
+    def slow(encoding: str) -> Callable[[str], int]:
+        asked.set()
+        assert release.wait(20)
+        return len
+
+    loaders: dict[encodings.EngineName, encodings.Loader] = {"tiktoken": slow}
+    slow_engines = encodings.Engines(load_seconds=20, loaders=loaders)
+    monkeypatch.setattr(encodings, "_engines", slow_engines)
+    with FakeProvider(reply=Reply(input_tokens=12, output_tokens=5)) as provider:
+        guard = Guard(limits=["100k tokens/day"], anonymous="me", clock=FakeClock())
+        client = guard.wrap(AsyncOpenAI(base_url=provider.openai_url, api_key="k"))
+        ask = client.chat.completions.create
+        calls = [asyncio.create_task(ask(**BODY)) for _ in range(2)]  # type: ignore[call-overload]
+        assert await asyncio.to_thread(asked.wait, 20)
+        release.set()  # were the loop held up, nobody would
+        answers = await asyncio.gather(*calls)
+        await client.close()
+    assert all(receipt(answer).used.input_tokens == 12 for answer in answers)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("limit", ["8k tokens/day", "10M tokens/day"])
+async def test_an_event_loop_counts_no_large_body(
+    monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    """Whether it is refused or goes through, another thread has counted it, once."""
+    threads: list[int] = []
+
+    def explain(*args: Any, **kwargs: Any) -> Any:
+        threads.append(threading.get_ident())
+        return explain_request(*args, **kwargs)
+
+    monkeypatch.setattr("quotaguard.estimator.explain_request", explain)
+    body = {**BODY, "messages": [{"role": "user", "content": "Tell me of buckets. " * 20_000}]}
+    with FakeProvider(reply=Reply(input_tokens=12, output_tokens=5)) as provider:
+        guard = Guard(limits=[limit], anonymous="me", clock=FakeClock())
+        client = guard.wrap(AsyncOpenAI(base_url=provider.openai_url, api_key="k"))
+        with suppress(QuotaExceeded):
+            await client.chat.completions.create(**body)
+        await client.close()
+    assert len(threads) == 1
+    assert threads[0] != threading.get_ident()
 
 
 def test_what_comes_back_from_a_provider_is_learned() -> None:

@@ -19,7 +19,17 @@ from quotaguard import (
     Usage,
     Wait,
 )
-from quotaguard.events import Admitted, Event, FellBack, Refused, Settled, Teller, Waited, Waiting
+from quotaguard.events import (
+    Admitted,
+    Event,
+    FellBack,
+    Refused,
+    Settled,
+    Teller,
+    Waited,
+    Waiting,
+    listen,
+)
 from quotaguard.testing import FakeClock
 from quotaguard.testing.clock import START
 
@@ -165,6 +175,21 @@ def test_who_tells_nobody_is_false() -> None:
     """So that events for nobody need not be made."""
     assert not Teller([])
     assert Teller([print])
+
+
+def test_who_listens_hears_every_guard_until_told_otherwise() -> None:
+    """A notebook has guards from anywhere; what a cell cost is what all of them say."""
+    heard: list[Event] = []
+    first, second = make(), make()
+    stop = listen(heard.append)
+    try:
+        call(first, 10)
+        call(second, 10)
+    finally:
+        stop()
+    call(first, 10)
+    assert [type(event) for event in heard] == [Admitted, Settled] * 2
+    assert not first.tell
 
 
 def test_events_are_values() -> None:

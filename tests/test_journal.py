@@ -36,6 +36,17 @@ def to(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return url.get(request.param, str(tmp_path / request.param))
 
 
+def test_a_guard_may_begin_to_keep_one_later() -> None:
+    """A guard of a configuration file may be told where by the command line; but only once."""
+    guard = Guard(limits=["100 tokens/day"])
+    guard.keep_journal("memory://")
+    with guard.hold(user="ann", input_tokens=10, output_tokens=0):
+        pass
+    assert [row.calls for row in guard.report("all").rows.values()] == [1]
+    with pytest.raises(ConfigurationError, match="keeps a journal already"):
+        guard.keep_journal("memory://")
+
+
 def test_a_served_call(to: str) -> None:
     """Who, which model, when, what was reserved, used and paid."""
     guard = guard_of(to)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from ..clock import Clock
-from ..core.ops import Park
+from ..core.ops import Answer, Op, Park, Queued, Release, Reserve
 
 SOON = 1e-6
 """Seconds that are not worth lying down for: doubles do not tell times apart more finely."""
@@ -32,6 +32,13 @@ class Bells:
 
     def __len__(self) -> int:
         return len(self._sleepers)
+
+    def note(self, op: Op, answer: Answer) -> None:
+        """What became of an operation: who is told to wait can be rung for from now on."""
+        if type(answer) is Queued:
+            self.expect(op.id)  # type: ignore[union-attr]
+        elif self._sleepers and type(op) in (Reserve, Release):
+            self.forget(op.id)  # type: ignore[union-attr]
 
     def expect(self, id: str) -> None:
         """It is told to wait, or may be: from now on it can be rung for."""

@@ -7,12 +7,16 @@ backend is tested against it.
 A waiter stands in the lines of the buckets that are short for it, so nobody waits for a bucket
 because of somebody who waits for another one. It holds nothing. Others fit into what those before
 them in line leave. Everybody in line knows when to ask again; whoever can come earlier is rung for.
+
+Whose turn is first: who came first, where a unit of priority counts as `HEAD_START` seconds, so
+that nobody waits for ever for those who are more urgent. In the line of a bucket that is shared
+fairly it is the flow that had least of it (`quotaguard.backends.places.Places`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from typing import Protocol
 
 from ..core import bucket
@@ -28,39 +32,18 @@ from ..core.ops import (
     Refusal,
     Release,
     Renew,
+    Reservation,
     Reserve,
     Settle,
     longest,
 )
 from ..limits import Limit
+from .places import GRACE, Places, Spot, Turn, Waiter
 
-GRACE = 2.0
-"""Seconds that a waiter may be late in asking again before it is taken for dead: then those behind
-it pass. If it comes after all, it is in its old place."""
 EARLIER = 0.001
 """Seconds; for less nobody is woken."""
-
-
-class Waiter:
-    """A call in line for the buckets that had no room for it."""
-
-    __slots__ = ("back_by", "charges", "deadline", "dues", "id", "place")
-
-    def __init__(self, id: str, place: int) -> None:
-        self.id = id
-        self.place = place
-        self.charges: tuple[Charge, ...] = ()
-        """What it stands in line for; ``least`` is what it will take."""
-        self.dues: list[float] = []
-        """When each of these buckets should have room for it."""
-        self.back_by = math.inf
-        """When it will ask again."""
-        self.deadline = math.inf
-        """When its patience ends."""
-
-    def charge(self, key: Key) -> int:
-        """Which of its charges is on that bucket."""
-        return [key_of(charge) for charge in self.charges].index(key)
+HEAD_START = 30.0
+"""Seconds by which a unit of priority lets a call come before others."""
 
 
 class LeaseStore(Store, Protocol):
@@ -71,57 +54,12 @@ class LeaseStore(Store, Protocol):
         ...
 
 
-class Places(Protocol):
-    """Who stands where."""
-
-    def __bool__(self) -> bool:
-        """Whether anybody waits."""
-        ...
-
-    def waiter(self, id: str, /) -> Waiter | None:
-        """The waiter of that id."""
-        ...
-
-    def last(self) -> int:
-        """The place of who came last; 0 if nobody waits."""
-        ...
-
-    def keep(self, waiter: Waiter) -> None:
-        """Note a new or a changed waiter."""
-        ...
-
-    def forget(self, waiter: Waiter) -> None:
-        """It is gone; it stands in no line any more."""
-        ...
-
-    def stand(self, waiter: Waiter, charge: Charge) -> None:
-        """Let it stand in the line of a bucket."""
-        ...
-
-    def step_out(self, waiter: Waiter, charge: Charge) -> None:
-        """Take it out of the line of a bucket."""
-        ...
-
-    def line(self, key: Key) -> Iterable[Waiter]:
-        """Those in line for a bucket, in order; it may be changed meanwhile."""
-        ...
-
-    def wanted(self, key: Key, before: float) -> float:
-        """What those in line for a bucket with a lower place will take of it, at least."""
-        ...
-
-    def overdue(self, until: float) -> Iterable[Waiter]:
-        """Those whose patience ended before that."""
-        ...
-
-
 class Line:
     """Carries out operations over a store, for those who wait and those who do not.
 
     Args:
         ring: called with a waiter's id and the time at which it is to ask again, when that is
             earlier than it was told.
-        look: seconds after which who is first asks again in any case, if rings can be lost.
     """
 
     def __init__(
@@ -129,13 +67,11 @@ class Line:
         store: LeaseStore,
         places: Places,
         ring: Callable[[str, float], None],
-        look: float = math.inf,
     ) -> None:
         self._store = store
         self._ledger = Ledger(store)
         self._places = places
         self._ring = ring
-        self._look = look
 
     def carry_out(self, op: Op, now: float) -> Answer:
         """Do what an operation says and tell those whom it lets in."""
@@ -147,8 +83,12 @@ class Line:
         for dead in self._places.overdue(now - GRACE):
             freed += self._leave(dead)
         answer = self._reserve(op, now, freed) if type(op) is Reserve else self._do(op, now, freed)
-        for key, limit in {key_of(charge): charge.limit for charge in freed}.items():
-            self._call_up(key, limit, now)
+        called: set[Key] = set()
+        for charge in freed:  # it grows: who is found dead on the way frees more
+            key = key_of(charge)
+            if key not in called:
+                called.add(key)
+                freed += self._call_up(key, charge.limit, now)
         return answer
 
     def _do(self, op: Op, now: float, freed: list[Charge]) -> Answer:
@@ -183,18 +123,21 @@ class Line:
         if isinstance(answer, Refusal):
             if 0.0 < op.patience >= answer.at_least() < math.inf:
                 return self._join(op, waiter, answer, now, freed)
-        elif op.instead_of is not None and self._places:
-            outer = self._store.held(op.instead_of)
-            freed += outer.charges if outer is not None else ()
+            served: Collection[Key] = ()
+        else:
+            served = self._serve(op, waiter, answer) if self._places else ()
+            if op.instead_of is not None and self._places:
+                outer = self._store.held(op.instead_of)
+                freed += outer.charges if outer is not None else ()
         if waiter is not None:
-            freed += self._leave(waiter)
+            freed += self._leave(waiter, served)
         return answer
 
     def _ahead(
         self, op: Reserve, waiter: Waiter | None, now: float, freed: list[Charge]
     ) -> dict[Key, float]:
-        """What those in line before a call will take of its buckets."""
-        place = waiter.place if waiter is not None else math.inf
+        """What those whose turn comes before a call's will take of its buckets."""
+        place = waiter.place if waiter is not None else self._places.next_place(now)
         ahead: dict[Key, float] = {}
         for candidate in op.candidates:
             for charge in candidate.charges:
@@ -204,8 +147,35 @@ class Line:
                         if first.id == op.id or first.back_by + GRACE >= now:
                             break
                         freed += self._step_aside(first)
-                    ahead[key] = self._places.wanted(key, place)
+                    spot = waiter.spots.get(key) if waiter is not None else None
+                    turn = spot.turn if spot is not None else self._turn(op, charge, place)[0]
+                    ahead[key] = self._places.wanted(key, turn)
         return ahead
+
+    def _turn(self, op: Reserve, charge: Charge, place: float) -> tuple[Turn, float]:
+        """A call's turn in the line of a bucket, and where its flow starts there."""
+        limit = charge.limit
+        if not limit.fair:
+            return (place - op.priority * HEAD_START, place), 0.0
+        start = self._places.start(key_of(charge), op.flow)
+        lead = op.priority * (limit.rate * HEAD_START or limit.ceiling)
+        return (start - lead, place), start
+
+    def _serve(self, op: Reserve, waiter: Waiter | None, made: Reservation) -> list[Key]:
+        """A call is admitted, from the line or past it: fair lines keep count of it."""
+        places, served = self._places, []
+        for charge in op.candidates[made.choice].charges:
+            if charge.limit.fair:
+                key = key_of(charge)
+                spot = waiter.spots.get(key) if waiter is not None else None
+                if spot is not None:
+                    places.serve(key, spot.start)
+                else:
+                    start = places.start(key, op.flow)
+                    places.serve(key, start)
+                    places.finish(key, op.flow, start + charge.least / op.weight)
+                served.append(key)
+        return served
 
     def _join(
         self,
@@ -216,47 +186,65 @@ class Line:
         freed: list[Charge],
     ) -> Queued:
         """Stand in line for what is short; who stood already keeps its place."""
+        places = self._places
         if waiter is None:
-            waiter = Waiter(op.id, self._places.last() + 1)
+            waiter = Waiter(op.id, places.next_place(now), op.flow, op.weight)
         else:
             freed += self._step_aside(waiter)
-        short = min(refusal.shortfalls, key=lambda short: longest(short).wait)
-        waiter.charges = tuple([each.charge for each in short])
-        waiter.dues = [now + each.wait for each in short]
         waiter.deadline = now + op.patience
         first = False
-        for charge in waiter.charges:
-            self._places.stand(waiter, charge)
-            first = first or next(iter(self._places.line(key_of(charge)))).id == waiter.id
+        for short in min(refusal.shortfalls, key=lambda short: longest(short).wait):
+            spot = self._stand(op, waiter, short.charge)
+            spot.due = now + short.wait
+            first = first or next(iter(places.line(spot.key))).id == waiter.id
         waiter.back_by = self._ask_again(waiter, first, now)
-        self._places.keep(waiter)
-        return Queued(refusal, waiter.back_by - now)
+        places.keep(waiter)
+        return Queued(refusal, waiter.back_by - now, first)
+
+    def _stand(self, op: Reserve, waiter: Waiter, charge: Charge) -> Spot:
+        """Let it stand in the line of a bucket, where it stood before if it did."""
+        key = key_of(charge)
+        spot = waiter.spots.get(key)
+        if spot is not None:
+            spot.charge = charge
+            self._places.stand(waiter, spot)
+            return spot
+        turn, start = self._turn(op, charge, waiter.place)
+        spot = waiter.spots[key] = Spot(charge, turn, start)
+        self._places.stand(waiter, spot)
+        if charge.limit.fair:
+            self._places.finish(key, op.flow, start + charge.least / op.weight)
+        return spot
 
     def _ask_again(self, waiter: Waiter, first: bool, now: float) -> float:
         """When a waiter is to ask again: when there should be room for it. The first in line is the
         one that sees to it that leases end.
         """
-        due = max(waiter.dues)
+        due = waiter.due()
         if first:
-            due = min(due, self._store.next_expiry(), now + self._look)
+            due = min(due, self._store.next_expiry())
         return max(due, now)
 
-    def _call_up(self, key: Key, limit: Limit, now: float) -> None:
+    def _call_up(self, key: Key, limit: Limit, now: float) -> list[Charge]:
         """A bucket got something back, or lost somebody who waited: tell whom that lets in, and the
-        next in line if it has to wait less than it was told.
+        next in line if it has to wait less than it was told. Answers with what those waited for
+        who were found dead.
         """
+        freed: list[Charge] = []
         drained, at = bucket.advance(limit, self._store.bucket(key), now)
         before, first = 0.0, True
         for waiter in self._places.line(key):
             if waiter.back_by + GRACE < now:
-                self._step_aside(waiter)
+                freed += self._step_aside(waiter)
                 continue
-            which = waiter.charge(key)
-            least = waiter.charges[which].least
+            spot = waiter.spots[key]
+            least = spot.charge.least
             seconds = bucket.wait(limit, drained, at, least, now, before)
-            waiter.dues[which] = now + seconds
-            if seconds <= 0.0 and max(waiter.dues) > now:
-                self._pass_on(waiter, which)
+            spot.due = now + seconds
+            if seconds <= 0.0 and waiter.due() > now:
+                # There is room for it here, but not elsewhere: it holds nothing while it waits.
+                self._places.step_out(waiter, spot)
+                self._places.keep(waiter)
                 continue
             again = self._ask_again(waiter, first, now)
             if again < waiter.back_by - EARLIER:
@@ -264,27 +252,28 @@ class Line:
                 self._ring(waiter.id, again)
             self._places.keep(waiter)
             if seconds > 0.0:
-                return
+                break
             before += least
             first = False
+        return freed
 
-    def _pass_on(self, waiter: Waiter, which: int) -> None:
-        """There is room for a waiter here, but not elsewhere: it holds nothing while it waits."""
-        self._places.step_out(waiter, waiter.charges[which])
-        waiter.charges = waiter.charges[:which] + waiter.charges[which + 1 :]
-        del waiter.dues[which]
-        self._places.keep(waiter)
-
-    def _leave(self, waiter: Waiter) -> tuple[Charge, ...]:
-        """Let it go; answers with what it waited for."""
+    def _leave(self, waiter: Waiter, served: Collection[Key] = ()) -> list[Charge]:
+        """Let it go; answers with what it waited for. Where its flow was not served, the next call
+        of the flow may start where this one would have.
+        """
+        for key, spot in waiter.spots.items():
+            if spot.charge.limit.fair and key not in served:
+                finish = spot.start + spot.charge.least / waiter.weight
+                if self._places.start(key, waiter.flow) == finish:
+                    self._places.finish(key, waiter.flow, spot.start)
         charges = self._step_aside(waiter)
         self._places.forget(waiter)
         return charges
 
-    def _step_aside(self, waiter: Waiter) -> tuple[Charge, ...]:
+    def _step_aside(self, waiter: Waiter) -> list[Charge]:
         """Take it out of all lines, its place kept."""
-        charges, waiter.charges, waiter.dues = waiter.charges, (), []
-        for charge in charges:
-            self._places.step_out(waiter, charge)
+        standing = waiter.standing()
+        for spot in standing:
+            self._places.step_out(waiter, spot)
         self._places.keep(waiter)
-        return charges
+        return [spot.charge for spot in standing]

@@ -14,7 +14,7 @@ from itertools import count
 from ..clock import Clock, SystemClock
 from ..core import bucket
 from ..core.ledger import Held, Key, State
-from ..core.ops import Answer, Op, Park, Queued, Release, Reserve
+from ..core.ops import Answer, Op, Park
 from ..limits import Limit
 from .bells import Bells
 from .line import Line
@@ -213,8 +213,5 @@ class MemoryBackend:
             now = self._clock.now()
             self._store.sweep(now)
             answer = self._line.carry_out(op, now)
-            if type(answer) is Queued:
-                self._bells.expect(op.id)  # type: ignore[union-attr]
-            elif len(self._bells) and type(op) in (Reserve, Release):
-                self._bells.forget(op.id)  # type: ignore[union-attr]
+            self._bells.note(op, answer)
             return answer

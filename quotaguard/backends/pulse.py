@@ -9,12 +9,13 @@ from collections.abc import Callable
 
 
 class Pulse:
-    """Calls a method every ``seconds``, and when rung for, as long as its object lives.
+    """Calls a method every ``seconds``, and when rung for, as long as its object lives. The method
+    may say after how many seconds it wants to be called next.
 
     The thread is a daemon, starts when `start` is first called, and does not keep the object alive.
     """
 
-    def __init__(self, method: Callable[[], None], seconds: float) -> None:
+    def __init__(self, method: Callable[[], float | None], seconds: float) -> None:
         self._method = weakref.WeakMethod(method)
         self._seconds = seconds
         self._begin()
@@ -37,7 +38,7 @@ class Pulse:
                 self._beating = True
                 threading.Thread(
                     target=_beat,
-                    args=(weakref.ref(self), self._bell, self._seconds),
+                    args=(weakref.ref(self), self._bell),
                     name="quotaguard-backend",
                     daemon=True,
                 ).start()
@@ -46,14 +47,14 @@ class Pulse:
         """Let it beat now."""
         self._bell.set()
 
-    def beat(self) -> bool:
-        """Call the method now; False if that is over."""
+    def beat(self) -> float | None:
+        """Call the method now; answers with the seconds to the next time, None if that is over."""
         with self._one_at_a_time:
             method = self._method()
             if method is None or self._stopped:
-                return False
-            method()
-            return True
+                return None
+            pause = method()
+            return self._seconds if pause is None else pause
 
     def stop(self) -> None:
         """Let it end and not start again; what it is at is finished first."""
@@ -63,10 +64,10 @@ class Pulse:
             pass
 
 
-def _beat(ref: weakref.ref[Pulse], bell: threading.Event, seconds: float) -> None:
-    while (pulse := ref()) is not None and pulse.beat():
+def _beat(ref: weakref.ref[Pulse], bell: threading.Event) -> None:
+    while (pulse := ref()) is not None and (pause := pulse.beat()) is not None:
         del pulse
-        bell.wait(seconds)
+        bell.wait(pause)
         bell.clear()
 
 

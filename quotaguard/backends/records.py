@@ -8,7 +8,7 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
-from ..core.ledger import Held
+from ..core.ledger import Held, Key
 from ..core.ops import Charge, Owner, Reservation, Shortfall
 from ..limits import Limit
 
@@ -16,6 +16,11 @@ from ..limits import Limit
 def owner_text(owner: Owner) -> str:
     """An owner as text that no other owner has, whatever characters its names are made of."""
     return json.dumps(owner)  # escapes what is not ASCII, lone surrogates included
+
+
+def bucket_text(key: Key) -> str:
+    """The same for a bucket."""
+    return json.dumps(key)
 
 
 def dump(held: Held) -> str:
@@ -27,10 +32,10 @@ def dump(held: Held) -> str:
             held.expires,
             held.charged,
             held.marks,
-            [_charge(charge) for charge in held.charges],
+            [charge_facts(charge) for charge in held.charges],
             answer._replace(
                 passed_over=tuple(
-                    tuple((_charge(s.charge), s.left, s.wait) for s in shortfalls)  # type: ignore[misc]
+                    tuple((charge_facts(s.charge), s.left, s.wait) for s in shortfalls)  # type: ignore[misc]
                     for shortfalls in answer.passed_over
                 )
             ),
@@ -42,11 +47,11 @@ def load(text: str) -> Held:
     """The reservation that `dump` wrote."""
     status, expires, charged, marks, charges, (id, choice, granted, left, passed) = json.loads(text)
     passed_over = tuple(
-        tuple(Shortfall(_read(charge), room, wait) for charge, room, wait in shortfalls)
+        tuple(Shortfall(charge_of(charge), room, wait) for charge, room, wait in shortfalls)
         for shortfalls in passed
     )
     answer = Reservation(id, choice, tuple(granted), tuple(left), passed_over)
-    held = Held(answer, tuple(map(_read, charges)), tuple(marks), expires)
+    held = Held(answer, tuple(map(charge_of, charges)), tuple(marks), expires)
     held.status = status
     held.charged = tuple(charged)
     return held
@@ -68,7 +73,8 @@ def load_weights(text: object) -> dict[int, float]:
     return weights
 
 
-def _charge(charge: Charge) -> tuple[Any, ...]:
+def charge_facts(charge: Charge) -> tuple[Any, ...]:
+    """What a charge is, in values that JSON has. Of a limit, what the ledger goes by."""
     owner, limit, amount, least, keep = charge
     facts = (
         limit.amount,
@@ -79,16 +85,19 @@ def _charge(charge: Charge) -> tuple[Any, ...]:
         limit.models,
         limit.tz,
         limit.on_expire,
+        limit.fair,
     )
     return owner, facts, amount, least, keep
 
 
-def _read(charge: list[Any]) -> Charge:
-    owner, facts, amount, least, keep = charge
-    facts[5] = tuple(facts[5])
-    return Charge(tuple(owner), _limit(*facts), amount, least, keep)
+def charge_of(facts: list[Any]) -> Charge:
+    """The charge that `charge_facts` tells of."""
+    owner, limit, amount, least, keep = facts
+    limit[5] = tuple(limit[5])
+    return Charge(tuple(owner), _limit(*limit), amount, least, keep)
 
 
 @lru_cache(maxsize=1024)
-def _limit(*facts: Any) -> Limit:
-    return Limit(*facts)
+def _limit(amount: float, metric: str, *facts: Any) -> Limit:
+    period, burst, scope, models, tz, on_expire, fair = facts
+    return Limit(amount, metric, period, burst, scope, models, tz, on_expire, fair=fair)

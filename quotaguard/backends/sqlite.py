@@ -14,39 +14,28 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from math import isfinite
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import parse_qs, unquote
 
 from ..clock import Clock, SystemClock
 from ..core import bucket
-from ..core.ledger import Held, Key, Ledger, State
-from ..core.ops import (
-    Adjust,
-    Answer,
-    Merge,
-    Merged,
-    Op,
-    Park,
-    Peek,
-    Queued,
-    Refusal,
-    Release,
-    Renew,
-    Reserve,
-    Settle,
-)
+from ..core.ledger import Held, Key, State
+from ..core.ops import Answer, Merge, Merged, Op, Park, Queued, Reservation, Reserve
 from ..core.summary import fold
 from ..errors import BackendError, ConfigurationError
 from ..limits import Limit
 from . import records
+from .bells import Bells
+from .line import Line
+from .pulse import Pulse
+from .sqlite_places import SCHEMA, SQLitePlaces, back_by
 
 REMEMBERED = 86_400.0
 """Seconds that a closed reservation's id is remembered, so that repeating changes nothing."""
-SHORTEST_POLL, LONGEST_POLL = 0.02, 1.0
-"""Seconds between two looks of somebody in line, growing with the time it stands: within a process
-the bell is rung, but nobody can ring across processes through a file."""
+POLL, IDLE = 0.01, 10.0
+"""Seconds between two looks whether another process has let in somebody who waits in this one, as
+nobody can ring through a file, and between two of them while nobody waits."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS bucket (
@@ -89,9 +78,10 @@ class SQLiteBackend:
         self._clock = clock or SystemClock()
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
-        self._bells: set[Callable[[], None]] = set()
-        self._seen: dict[str, tuple[int, int]] = {}
-        """What the file's version was when somebody was told to stand in line."""
+        self._watching: sqlite3.Connection | None = None
+        self._seen = 0
+        """The file's version when it was last looked at for who was let in."""
+        self._begin_waiting()
         with self._lock, self._failing():
             self._open()
         _backends.add(self)
@@ -119,100 +109,67 @@ class SQLiteBackend:
         return cls(path, timeout=timeout, clock=clock)
 
     def execute(self, op: Op) -> Answer:
-        """Carry out one operation; `Park` blocks until the file has changed."""
-        if not isinstance(op, Park):
-            return self._carry_out(op)
-        bell = threading.Event()
-        with self._listening(bell.set):
-            seen = self._seen.pop(op.id, None)
-            for pause in self._pauses(op.seconds):
-                if self._version() != seen:
-                    break
-                self._clock.wait(bell, pause)
-        return None
+        """Carry out one operation; only `Park` blocks for long."""
+        if isinstance(op, Park):
+            self._bells.park(op)
+            return None
+        return self._carry_out(op)
 
     async def aexecute(self, op: Op) -> Answer:
         """The same in a worker thread: a transaction waits for those of other processes."""
-        if not isinstance(op, Park):
-            return await asyncio.to_thread(self._carry_out, op)
-        bell = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        with self._listening(lambda: _call_soon(loop, bell)):
-            seen = self._seen.pop(op.id, None)
-            for pause in self._pauses(op.seconds):
-                if await asyncio.to_thread(self._version) != seen:
-                    break
-                await self._clock.wait_async(bell, pause)
-        return None
+        if isinstance(op, Park):
+            await self._bells.apark(op)
+            return None
+        return await asyncio.to_thread(self._carry_out, op)
 
     def close(self) -> None:
         """Close the file."""
+        self._watch.stop()
         with self._lock:
-            if self._connection is not None:
-                self._connection.close()
-            self._connection = None
-
-    @contextmanager
-    def _listening(self, ring: Callable[[], None]) -> Iterator[None]:
-        self._bells.add(ring)
-        try:
-            yield
-        finally:
-            self._bells.discard(ring)
-
-    def _pauses(self, seconds: float) -> Iterator[float]:
-        """How long to sleep between the looks of one `Park`."""
-        began = self._clock.now()
-        while (stood := self._clock.now() - began) < seconds:
-            yield min(max(SHORTEST_POLL, stood / 10), LONGEST_POLL, seconds - stood)
-
-    def _version(self) -> tuple[int, int]:
-        """What changes when somebody has written: another process, or this one."""
-        with self._lock, self._failing():
-            return _version(self._open())
+            for connection in (self._connection, self._watching):
+                if connection is not None:
+                    connection.close()
+            self._connection = self._watching = None
 
     def _carry_out(self, op: Op) -> Answer:
+        rung: list[tuple[str, float]] = []
         with self._transaction() as connection:
-            before = connection.total_changes
-            answer = self._transact(op, connection)
-            if isinstance(answer, Queued):
-                self._seen[op.id] = _version(connection)  # type: ignore[union-attr]
-            elif isinstance(op, (Reserve, Release)):
-                self._seen.pop(op.id, None)
-            changed = connection.total_changes != before
-        for ring in list(self._bells) if changed else ():
-            ring()
+            answer = self._transact(op, connection, lambda *ring: rung.append(ring))
+            self._bells.note(op, answer)
+        for ring in rung:
+            self._bells.ring(*ring)
+        if isinstance(answer, Queued):
+            self._watch.start()
+            self._watch.ring()
         return answer
 
-    def _transact(self, op: Op, connection: sqlite3.Connection) -> Answer:
+    def _transact(
+        self, op: Op, connection: sqlite3.Connection, ring: Callable[[str, float], None]
+    ) -> Answer:
         now = self._clock.now()
         store = _Store(connection, now)
-        ledger = Ledger(store)
-        ledger.expire(now)
-        if type(op) is Reserve:
-            store.sweep()
-            answer = ledger.reserve(op, now)
-            if isinstance(answer, Refusal):
-                wait = answer.wait()
-                if 0.0 < op.patience >= wait and isfinite(wait):
-                    return Queued(answer, min(wait, store.next_expiry() - now))
-            elif op.instead_of is not None:
-                store.keep_changed(op.instead_of)
-            return answer
-        if type(op) is Settle:
-            return ledger.settle(op, now)
-        if type(op) is Renew:
-            return ledger.renew(op, now)
-        if type(op) is Release:
-            ledger.release(op.id, now)
-            return None
-        if type(op) is Peek:
-            return ledger.peek(op, now)
-        if type(op) is Adjust:
-            return ledger.adjust(op, now)
         if type(op) is Merge:
             return store.merge(op)
-        raise TypeError(f"the sqlite backend does not know the operation {op!r}")
+        answer = Line(store, SQLitePlaces(connection), ring).carry_out(op, now)
+        if type(op) is Reserve:
+            store.sweep()
+            if op.instead_of is not None and isinstance(answer, Reservation):
+                store.keep_changed(op.instead_of)
+        return answer
+
+    def _look_for_rings(self) -> float:
+        """Ring for whom another process has let in."""
+        if not len(self._bells):
+            return IDLE
+        with suppress(sqlite3.Error):  # the file is away: whoever waits will find out
+            if self._watching is None:
+                self._watching = self._connect()
+            (version,) = self._watching.execute("PRAGMA data_version").fetchone()
+            if version != self._seen:
+                self._seen = version
+                for ring in back_by(self._watching):
+                    self._bells.ring(*ring)
+        return POLL
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -236,12 +193,7 @@ class SQLiteBackend:
 
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:
-            connection = sqlite3.connect(
-                self._path,
-                timeout=self._timeout,
-                isolation_level=None,
-                check_same_thread=False,
-            )
+            connection = self._connect()
             try:
                 self._prepare(connection)
             except BaseException:
@@ -249,6 +201,11 @@ class SQLiteBackend:
                 raise
             self._connection = connection
         return self._connection
+
+    def _connect(self) -> sqlite3.Connection:
+        return sqlite3.connect(
+            self._path, timeout=self._timeout, isolation_level=None, check_same_thread=False
+        )
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         deadline = time.monotonic() + self._timeout
@@ -262,15 +219,18 @@ class SQLiteBackend:
                     raise
                 time.sleep(0.01)
         connection.execute("PRAGMA synchronous = NORMAL")
-        connection.executescript(_SCHEMA)
+        connection.executescript(_SCHEMA + SCHEMA)
 
     def _after_fork(self) -> None:
         """A connection must not be used, nor closed, in a child: it is left alone."""
         self._lock = threading.Lock()
-        self._bells = set()
-        if self._connection is not None:
-            _inherited.append(self._connection)
-            self._connection = None
+        _inherited.extend(c for c in (self._connection, self._watching) if c is not None)
+        self._connection = self._watching = None
+        self._begin_waiting()
+
+    def _begin_waiting(self) -> None:
+        self._bells = Bells(self._clock)
+        self._watch: Pulse = Pulse(self._look_for_rings, IDLE)
 
     def __repr__(self) -> str:
         return f"<SQLiteBackend {self._path}>"
@@ -377,13 +337,3 @@ def _after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork)
-
-
-def _version(connection: sqlite3.Connection) -> tuple[int, int]:
-    (others,) = connection.execute("PRAGMA data_version").fetchone()
-    return int(others), connection.total_changes
-
-
-def _call_soon(loop: asyncio.AbstractEventLoop, bell: asyncio.Event) -> None:
-    if not loop.is_closed():
-        loop.call_soon_threadsafe(bell.set)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from ..contrib.dashboard.command import command as dashboard
 from . import books, buckets, files, machine, trials
 from .frame import Commands
 from .setup import Setup
@@ -48,5 +49,6 @@ for command in (
     machine.count,
     machine.doctor,
     machine.completion,
+    dashboard,
 ):
     cli.add_command(command)

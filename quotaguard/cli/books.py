@@ -10,7 +10,7 @@ import click
 
 from ..report import GROUPS, Period, Report, Row
 from .frame import Answer, answers
-from .output import Table
+from .output import total
 from .setup import Setup
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -76,7 +76,7 @@ def over(period: str) -> Callable[[F], F]:
 def report(setup: Setup, period: Period, by: tuple[str, ...], tz: str) -> Answer:
     """Calls, tokens, cost, refusals and what limits saved, from the journal."""
     found = setup.books().report(period, by, tz=tz)
-    return Answer(found.as_dict(), [Table(found.table(), len(by), total=True)])
+    return Answer(found.as_dict(), [total(found.table(), len(by))])
 
 
 @click.command()
@@ -94,4 +94,4 @@ def top(setup: Setup, period: Period, tz: str, by: str, of: tuple[str, ...], mos
     rows = sorted(found.rows.items(), key=lambda item: -_ORDERS[by](item[1]))[:most]
     first = Report(found.start, found.end, found.by, dict(rows), found.total, tz)
     facts = {"order": by} | first.as_dict()
-    return Answer(facts, [Table(first.table(), len(of), total=True)])
+    return Answer(facts, [total(first.table(), len(of))])

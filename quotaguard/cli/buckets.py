@@ -15,11 +15,12 @@ import click
 from ..admin import Adjustment
 from ..core.ops import BucketState
 from ..core.plan import whose
-from ..errors import BackendError, ConfigurationError, amount, duration
+from ..errors import BackendError, ConfigurationError
 from ..grammar import quantity
 from ..guard import Guard
 from ..identity import Identity
 from ..metrics import METRICS
+from ..wording import amount, seconds
 from .frame import Answer, answers
 from .output import Table
 from .setup import Setup
@@ -99,7 +100,7 @@ def status(setup: Setup, user: str, org: str | None, tier: str | None) -> Answer
             amount(state.left),
             amount(_capacity(state)),
             amount(state.held),
-            duration(state.full_in) if 0 < state.full_in < math.inf else "-",
+            seconds(state.full_in) if 0 < state.full_in < math.inf else "-",
         ]
         for state in states
     ]

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from ..report import aligned
+from ..wording import aligned
 
 Shown: TypeAlias = "str | Table"
 
@@ -24,6 +24,12 @@ class Table(NamedTuple):
     """The columns that are names, not numbers."""
     total: bool = False
     """Whether the last line is a total."""
+
+
+def total(parts: tuple[list[str], list[list[str]], list[str]], names: int) -> Table:
+    """The table of a report: its head, its lines and its total."""
+    head, lines, last = parts
+    return Table([head, *lines, last], names, total=True)
 
 
 def as_json(facts: Mapping[str, Any]) -> None:

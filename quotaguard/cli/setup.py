@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..config import FILE, config_file, guard_of_environment, load_guard
+from ..config import ANONYMOUS, FILE, blaming, config_file, described, load_guard
 from ..errors import ConfigurationError
 from ..guard import Guard
 from ..journal import Journal
 
 if TYPE_CHECKING:
     import click
-
-_VARIABLES = ("QUOTAGUARD_LIMITS", "QUOTAGUARD_BACKEND", "QUOTAGUARD_JOURNAL")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +47,8 @@ class Setup:
             guard = _from_python(self.app)
         elif self.file is not None:
             guard = load_guard(self.file, **said)
-        elif any(os.environ.get(name) for name in _VARIABLES):
-            guard = guard_of_environment(**said)
         else:
-            raise ConfigurationError(
-                f"nothing says which guard is meant: 'quotaguard init' writes a {FILE}, --config "
-                "or QUOTAGUARD_CONFIG names a file, --guard a guard in Python"
-            )
+            guard = _from_environment(said)
         self.context.call_on_close(guard.close)
         return guard
 
@@ -95,6 +88,17 @@ class Setup:
 
 def _in_memory(journal: Journal) -> bool:
     return repr(journal) == "<Journal Memory>"
+
+
+def _from_environment(instead: Mapping[str, Any]) -> Guard:
+    said, where = described()
+    if not said:
+        raise ConfigurationError(
+            f"nothing says which guard is meant: 'quotaguard init' writes a {FILE}, --config "
+            "or QUOTAGUARD_CONFIG names a file, --guard a guard in Python"
+        )
+    with blaming(where):
+        return Guard(**{"anonymous": ANONYMOUS, **said, **instead})
 
 
 def _from_python(said: str) -> Guard:

@@ -10,7 +10,7 @@ from ..pricing import Price
 from .books import groups
 from .buckets import number
 from .frame import NO, Answer, answers
-from .output import Table
+from .output import total
 from .setup import Setup
 
 
@@ -46,12 +46,11 @@ def simulate(
     tried = setup if policy is None else Setup(policy, None, setup.context)
     assert source is not None
     found = tried.policy().simulate(source)
-    table = found.table(by, tz=tz)
-    hidden = len(table) - 2 - most
-    if hidden > 0:
-        table[most + 1 : -1] = [[f"{hidden:,} more", *[""] * (len(table[0]) - 1)]]
+    head, lines, last = found.table(by, tz=tz)
+    if len(lines) > most:
+        lines[most:] = [[f"{len(lines) - most:,} more", *[""] * (len(head) - 1)]]
     code = NO if strict and found.turned_away else 0
-    shown = (Table(table, len(by), total=True), found.summary())
+    shown = (total((head, lines, last), len(by)), found.summary())
     return Answer(found.as_dict(by, tz=tz), shown, code)
 
 

@@ -63,6 +63,9 @@ class GuardedAnthropic(SyncSeam, TypedAnthropic):
         limits: instead of a guard: the limits of a private one, such as ``["10k tokens/day"]``.
         user, tier, org: whom calls are charged to; a string, or a callable asked at each call.
             `acting_as` goes before them.
+        fallback: False: no other model may serve its calls.
+        priority: how early the turn of its calls comes where they wait in line: a unit counts as
+            half a minute (default: the tier's).
 
     Its calls raise `QuotaExceeded` (an ``anthropic.RateLimitError`` too), `RequestTooLarge`,
     `ModelNotAllowed` (an ``anthropic.PermissionDeniedError`` too) or `BackendError`, besides the

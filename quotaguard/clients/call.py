@@ -71,6 +71,10 @@ class Call(NamedTuple):
     """The lease of a background response that this request looks at."""
     fallback: bool = True
     """Whether another model may serve it."""
+    priority: float | None = None
+    """How early its turn comes in line."""
+    counted: tuple[Caller, Demand] | None = None
+    """What it was counted to use, for whom, where that was done ahead."""
 
     def admission(self) -> Plan[Lease]:
         """The plan that reserves for it."""
@@ -82,19 +86,32 @@ class Call(NamedTuple):
             rough,
             fallback=self.fallback,
             timeout=partial(self.sdk.timeout, self.client, self.options),
+            priority=self.priority,
         )
 
-    def count_ahead(self) -> None:
-        """Count what admission will count, so that it finds it counted: for another thread."""
+    def may_stall(self) -> bool:
+        """Whether counting it could stall an event loop."""
+        if self.route.kind != "metered":
+            return False
+        return self.guard.estimator.may_stall(self.route.endpoint, self.body)
+
+    def counted_ahead(self) -> Call:
+        """The call with what admission would count: for another thread."""
         caller = self.guard.known_caller(self.who)
-        if caller is not None:
-            self._demand(self.model, caller, None)
+        if caller is None:
+            return self
+        if self.guard.rough:  # so that what takes long in that is remembered
+            self._demand(self.model, caller, None, rough=True)
+        return self._replace(counted=(caller, self._demand(self.model, caller, None)))
 
     def _demand(
         self, model: str | None, caller: Caller, via: Fallback | None, rough: bool = False
     ) -> Demand:
         if self.route.kind != "metered":
             return Demand(0, 0, hard=True)
+        ahead = None if rough or via is not None or model != self.model else self.counted
+        if ahead is not None and ahead[0] == caller:
+            return ahead[1]
         identity, tier = caller
         demand = self.guard.estimator.demand(
             self.route.endpoint,

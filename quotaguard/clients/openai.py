@@ -74,6 +74,9 @@ class GuardedOpenAI(SyncSeam, TypedOpenAI):
         limits: instead of a guard: the limits of a private one, such as ``["10k tokens/day"]``.
         user, tier, org: whom calls are charged to; a string, or a callable asked at each call.
             `acting_as` goes before them.
+        fallback: False: no other model may serve its calls.
+        priority: how early the turn of its calls comes where they wait in line: a unit counts as
+            half a minute (default: the tier's).
 
     Its calls raise `QuotaExceeded` (an ``openai.RateLimitError`` too), `RequestTooLarge`,
     `ModelNotAllowed` (an ``openai.PermissionDeniedError`` too) or `BackendError`, besides the

@@ -19,12 +19,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from ..config import default_guard, private_guard
 from ..core.lease import Lease
 from ..errors import ConfigurationError, ModelNotAllowed, QuotaExceeded, UnmeteredEndpoint
-from ..estimator import is_large
 from ..guard import Guard
-from ..identity import Identity, Who, name
+from ..identity import Identity, Who, name, urgency
 from .call import Call, Sdk, intercept
 
-QUOTA_ARGUMENTS = ("guard", "limits", "user", "tier", "org", "fallback")
+QUOTA_ARGUMENTS = ("guard", "limits", "user", "tier", "org", "fallback", "priority")
 """What a guarded client's constructor, ``copy`` and ``with_options`` take besides the SDK's own."""
 
 
@@ -37,6 +36,8 @@ class Binding(NamedTuple):
     org: Who = None
     fallback: bool = True
     """Whether another model may serve its calls."""
+    priority: float | None = None
+    """How early the turn of its calls comes in line."""
     fixed: Identity | None = None
     """Whom it acts for, unless a callable has to be asked."""
 
@@ -58,6 +59,7 @@ def bind(arguments: Mapping[str, Any], inherited: Binding | None = None) -> Bind
     for key in ("user", "tier", "org"):
         if not callable(given.get(key)):
             name(given.get(key), key)
+    urgency(given.get("priority"))
     if not isinstance(given.get("fallback", True), bool):
         raise ConfigurationError(f"fallback= is True or False, not {given['fallback']!r}")
     if "limits" in given:
@@ -210,12 +212,13 @@ class _Seam:
 
         with_options = copy
 
-        def acting_as(self, user=None, *, org=None, tier=None):
-            """The same client, acting for another user (org, tier), as ``with_options`` makes it.
+        def acting_as(self, user=None, *, org=None, tier=None, priority=None):
+            """The same client acting for another user (org, tier, priority), as ``with_options``
+            makes it.
 
             The `quotaguard.acting_as` block goes before it.
             """
-            return self.copy(user=user, org=org, tier=tier)
+            return self.copy(user=user, org=org, tier=tier, priority=priority)
 
         @property
         def user_agent(self):
@@ -236,7 +239,9 @@ class _Seam:
     def _quotaguard_call(self, options: Any) -> Call | None:
         binding = self._quotaguard
         call = intercept(binding.guard, binding.identity, self._quotaguard_sdk, self, options)
-        return call if call is None or binding.fallback else call._replace(fallback=False)
+        if call is None or (binding.fallback and binding.priority is None):
+            return call
+        return call._replace(fallback=binding.fallback, priority=binding.priority)
 
 
 class SyncSeam(_Seam):
@@ -289,8 +294,8 @@ class AsyncSeam(_Seam):
             if call is None:
                 return await super().request(cast_to, options, *args, **kwargs)
             guard = call.guard
-            if is_large(call.body):
-                await asyncio.to_thread(call.count_ahead)
+            if call.may_stall():
+                call = await asyncio.to_thread(call.counted_ahead)
             try:
                 lease = call.resumed or await guard.arun(call.admission())
             except (QuotaExceeded, ModelNotAllowed) as error:

@@ -45,6 +45,10 @@ class Ask(NamedTuple):
     observing: bool = False
     """Whether it goes in any case, as it is, and is only told what would have been done."""
     cost: Cost = lambda *_: None
+    priority: float = 0.0
+    flow: str = ""
+    weight: float = 1.0
+    """How it stands in line; see `quotaguard.core.ops.Reserve`."""
 
     def first(self) -> Option:
         """How the model that is asked for would serve it."""

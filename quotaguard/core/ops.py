@@ -53,6 +53,12 @@ class Reserve(NamedTuple):
     instead_of: str | None = None
     """An open reservation whose hold counts as free for this one; it is left holding nothing in the
     same step if this one is admitted, and untouched if not."""
+    priority: float = 0.0
+    """In line it counts as having come so much earlier (`quotaguard.backends.line.HEAD_START`)."""
+    flow: str = ""
+    """For whom it waits, where a bucket is shared fairly among flows."""
+    weight: float = 1.0
+    """How large a share that flow has, in proportion to the others'."""
 
 
 class Settle(NamedTuple):
@@ -214,6 +220,8 @@ class Queued(NamedTuple):
     refusal: Refusal
     wait: float
     """Seconds to park, unless something wakes the line earlier."""
+    first: bool = False
+    """Whether it is the first in a line."""
 
 
 Decision: TypeAlias = Reservation | Refusal | Queued

@@ -53,6 +53,10 @@ SHORTEST_PARK = 0.001
 """Seconds; a waiter never comes back in the same instant, whatever it was told."""
 
 
+BEHIND_ALL = -1e9
+"""The priority of who lets everybody pass."""
+
+
 def admit(
     ask: Ask, now: Callable[[], float], tell: Teller, later: Callable[[Op], None]
 ) -> Plan[Lease]:
@@ -175,10 +179,12 @@ def tell_refused(
 
 
 def _ask(
-    ask: Ask, candidates: tuple[Candidate, ...], patience: float, tell: Teller
+    ask: Ask, candidates: tuple[Candidate, ...], patience: float, tell: Teller, fair: bool = True
 ) -> Plan[Decision]:
     """Ask the ledger, or whoever stands in for it while it is away."""
-    answer = yield Reserve(ask.id, candidates, ask.lease, patience, ask.instead_of)
+    priority = ask.priority if fair else BEHIND_ALL
+    who = priority, ask.flow, ask.weight
+    answer = yield Reserve(ask.id, candidates, ask.lease, patience, ask.instead_of, *who)
     if isinstance(answer, Alone):
         tell(BackendFailed(ask.id, ask.identity, ask.model, "local", answer.why))
         return answer.decision
@@ -216,7 +222,7 @@ def _stand_in_line(
     patience = float(policy.max_seconds)
     attempt = 0
     while True:
-        decision = yield from _ask(ask, candidates, patience, tell)
+        decision = yield from _ask(ask, candidates, patience, tell, policy.fair)
         if not isinstance(decision, Queued):
             if line.began is not None:
                 admitted = isinstance(decision, Reservation)

@@ -146,6 +146,14 @@ def preload() -> None:
         engines().preload(encoding)
 
 
+def loads(endpoint: str, request: Mapping[str, Any]) -> tuple[str, bool | None]:
+    """The tokenizer's table that a request is counted with, and whether it is just being loaded;
+    None: nobody has asked for it yet.
+    """
+    table = _encoding(endpoint, request)
+    return table, engines().loading(table)
+
+
 _BYTES = Bytes()
 
 
@@ -195,6 +203,7 @@ __all__ = [
     "estimate",
     "explain_request",
     "feature_class",
+    "loads",
     "output_allowance",
     "preload",
     "use_engine",

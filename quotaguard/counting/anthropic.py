@@ -22,18 +22,29 @@ from .tokens import Bytes, Tok
 _LETTERS = bytes(ord("a") if chr(byte).isalpha() and byte < 128 else 32 for byte in range(256))
 
 
-def words(text: str) -> int:
-    """How many runs of ASCII letters a text has; linear, and quick on any text."""
-    return (b" " + text.encode("ascii", "replace").translate(_LETTERS)).count(b" a")
+def words(text: str) -> tuple[int, int]:
+    """How many runs of ASCII letters a text has, and how many of these have nine letters or more;
+    linear, and quick on any text.
+    """
+    letters = b" " + text.encode("ascii", "replace").translate(_LETTERS)
+    return letters.count(b" a"), letters.count(b" aaaaaaaaa")
 
 
 def claude_text(text: str, rules: ClaudeRules, tok: Tok) -> int:
     """Tokens of a text for Claude."""
-    return math.floor(rules.token * tok(text) - rules.word * words(text) + _ROUND_UP)
+    return math.floor(_fraction(text, rules, tok) + _ROUND_UP)
+
+
+def _fraction(text: str, rules: ClaudeRules, tok: Tok) -> float:
+    tokens = rules.token * tok(text)  # first: it may find that counting can stop
+    found, long = words(text)
+    return tokens - rules.word * found + rules.long_word * long
 
 
 _ROUND_UP = 0.9
 """Fractions from a tenth count as a whole token: the estimate errs upward."""
+_MAX_DEPTH = 3
+"""Blocks within blocks; a document in a tool's result is the deepest that the API takes."""
 _ROUNDED = ("messages", "tools", "schema", "images", "files")
 
 
@@ -43,7 +54,7 @@ class ClaudeCounter:
     def __init__(self, rules: ClaudeRules, tok: Tok) -> None:
         self.rules = rules
         self.tok = tok
-        self.word = 0.0 if isinstance(tok, Bytes) else rules.word  # a bound need not be tight
+        self.bounds = isinstance(tok, Bytes)
         self.messages = rules.per_request
         self.tools = self.schema = self.images = self.files = 0.0
         self.guessed = 0
@@ -60,15 +71,15 @@ class ClaudeCounter:
 
     def text(self, text: str) -> float:
         """Tokens of a text for Claude."""
-        if self.word == 0:
+        if self.bounds:  # a bound need not be tight
             return self.rules.token * self.tok(text)
-        return self.rules.token * self.tok(text) - self.word * words(text)
+        return _fraction(text, self.rules, self.tok)
 
     def label(self, text: str) -> float:
         """Tokens of a name, or of text that is all names and marks."""
         return self.rules.label * self.tok(text)
 
-    def content(self, content: Any, thinking: bool) -> None:
+    def content(self, content: Any, thinking: bool, depth: int = 0) -> None:
         """Content blocks of one message; ``thinking`` says whether its thinking is kept."""
         if isinstance(content, str):
             self.messages += self.text(content)
@@ -79,15 +90,17 @@ class ClaudeCounter:
             kind = text_of(get(block, "type"))
             if not block:
                 self.messages += self.text(text_of(item))
+            elif depth > _MAX_DEPTH:
+                self.messages += self.text(loose_text(block))
             elif kind == "image":
                 self.image(fields_of(get(block, "source")))
             elif kind == "document":
-                self.document(block)
+                self.document(block, depth)
             elif kind.endswith("tool_use"):
                 calls += 1
                 self.call(block, first=calls == 1)
             elif kind.endswith("tool_result"):
-                self.content(get(block, "content"), thinking)
+                self.content(get(block, "content"), thinking, depth + 1)
             elif kind.endswith("thinking"):
                 self.messages += self.thinking(block) if thinking else 0.0
             elif kind == "text":
@@ -119,7 +132,7 @@ class ClaudeCounter:
         if size is None:
             self.guessed += tokens
 
-    def document(self, block: Mapping[str, Any]) -> None:
+    def document(self, block: Mapping[str, Any], depth: int = 0) -> None:
         """A document: a page is a picture and its text; plain text is text."""
         rules = self.rules
         source = fields_of(get(block, "source"))
@@ -128,7 +141,7 @@ class ClaudeCounter:
         self.files += self.text(text_of(get(block, "title")) + text_of(get(block, "context")))
         if get(source, "type") in ("text", "content"):
             self.files += rules.text_document + self.text(data)
-            self.content(get(source, "content"), thinking=False)
+            self.content(get(source, "content"), thinking=False, depth=depth + 1)
             self.files += rules.citations if cited else 0.0
         elif data:
             kind = f"pdf {cited} {rules.document_page} {rules.document_text}"
@@ -149,7 +162,7 @@ class ClaudeCounter:
         self.tools += rules.tools_forced if forced else rules.tools_auto
         self.tools += rules.named * self.tok(text_of(get(choice, "name")))
         self.tools += self.tok.derived(
-            f"claude {rules.token} {rules.word} {rules.label} {rules.per_tool}",
+            f"claude {rules.token} {rules.word} {rules.long_word} {rules.label} {rules.per_tool}",
             compact_json(tools),
             lambda: sum(map(self._definition, tools)),
         )

@@ -29,6 +29,10 @@ _BELIEVABLE = 20.0
 _MOST_TOKENS = 1e12
 _MAX_KEYS = 2_000
 _GROWTH = 1.01
+_HIDDEN = (8, 1_000)
+"""The least and the most tokens that are taken for a hidden prompt."""
+_ALIKE = 4
+"""How far two bills of one hidden prompt may lie apart, in tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,8 @@ class Factor:
     features: str
     factor: float
     observations: float
+    hidden: int = 0
+    """Tokens of a hidden prompt, which are added before."""
 
 
 def feature_class(endpoint: str, parts: Parts) -> str:
@@ -69,6 +75,11 @@ class Calibration:
     until there is enough of one. Old observations fade; a single one, however wrong, moves nothing
     beyond ``bounds``.
 
+    Where a formula is an identity, what a request is billed beyond it is a hidden prompt, of one
+    length for all requests of a kind. As soon as two bills in a row show the same, it is added to
+    the counts that follow, and no longer as soon as a bill does not show it. Each process notices
+    that by itself.
+
     Thread-safe. Needs no clock: observations age by those that follow.
 
     Args:
@@ -98,6 +109,8 @@ class Calibration:
         self.pool = Pool(f"bills {_GROWTH}", _ratios, _MAX_KEYS)
         self._factors: dict[Key, tuple[tuple[int, int], float]] = {}
         """Factors worked out, with the editions of the histograms they come from."""
+        self._hidden: dict[Key, tuple[float, int]] = {}
+        """What the last bill showed beyond the count, and how much of that is taken for hidden."""
 
     def observe(self, model: str, features: str, estimated: float, billed: float) -> None:
         """Learn from one answer. What can't be real usage is ignored.
@@ -115,25 +128,50 @@ class Calibration:
             return
         name, family = family_name(model)
         with self.pool.lock:
+            if _identity(family, features):
+                ratio = billed / (estimated + self._notice((name, features), billed - estimated))
             self.pool.add((name, features), ratio)
             if family == _RELATED != name:
                 self.pool.add((family, features), ratio)
 
+    def _notice(self, key: Key, beyond: float) -> int:
+        """Note what a bill showed beyond the count; answers with what was expected."""
+        least, most = _HIDDEN
+        before, expected = self._hidden.get(key, (0.0, 0))
+        alike = least <= min(before, beyond) and abs(before - beyond) <= _ALIKE
+        hidden = round(max(before, beyond))
+        if len(self._hidden) >= _MAX_KEYS:
+            self._hidden.clear()
+        self._hidden[key] = beyond, hidden if alike and hidden <= most else 0
+        return expected
+
+    def hidden(self, model: str, features: str) -> int:
+        """Tokens of a hidden prompt, to be added to an estimate; 0 where there seems to be none."""
+        known = self._hidden.get((family_name(model)[0], features))
+        return 0 if known is None else known[1]
+
     def factor(self, model: str, features: str) -> float:
-        """What to multiply an estimate by; 1.0 where nothing is known."""
+        """What to multiply an estimate by, `hidden` added; 1.0 where nothing is known."""
         name, family = family_name(model)
         with self.pool.lock:
             return self._factor(name, family, features)
 
     def apply(self, model: str, features: str, estimated: int) -> int:
         """An estimate, corrected and rounded up."""
-        return math.ceil(estimated * self.factor(model, features) - 1e-6)
+        counted = estimated + self.hidden(model, features)
+        return math.ceil(counted * self.factor(model, features) - 1e-6)
 
     def snapshot(self) -> list[Factor]:
         """All that is known, the most observed first."""
         with self.pool.lock:
             known = [
-                Factor(model, features, self._factor(*family_name(model), features), weight)
+                Factor(
+                    model,
+                    features,
+                    self._factor(*family_name(model), features),
+                    weight,
+                    self.hidden(model, features),
+                )
                 for (model, features), weight in self.pool.weights()
             ]
         return sorted(known, key=lambda item: -item.observations)
@@ -157,8 +195,7 @@ class Calibration:
         self, family: str, features: str, relatives: Histogram | None, own: Histogram | None
     ) -> float:
         pooled = _ratios()
-        exact = family != _RELATED and not _DOUBTFUL.intersection(features.split())
-        pooled.add(1.0, _TRUST if exact else _DOUBT)
+        pooled.add(1.0, _TRUST if _identity(family, features) else _DOUBT)
         if relatives is not None:
             pooled.merge(relatives, min(_PARENT_WEIGHT, relatives.weight))
         if own is not None:
@@ -168,6 +205,11 @@ class Calibration:
         fence = upper * max(1.0, upper / middle)
         wanted = min(pooled.quantile(self._quantile), fence) / (1 + self._tolerance)
         return min(high, max(low, middle, wanted))
+
+
+def _identity(family: str, features: str) -> bool:
+    """Whether the formula for a kind of request is meant to be exact."""
+    return family != _RELATED and not _DOUBTFUL.intersection(features.split())
 
 
 def _ratios() -> Histogram:

@@ -36,7 +36,7 @@ def count_chat(request: Mapping[str, Any], rules: OpenAIRules, tok: Tok) -> Part
     return counter.parts()
 
 
-_FILES_PROMPT = 216
+_FILES_PROMPT = 212
 """The hidden prompt that comes with files, once a request."""
 
 

@@ -117,6 +117,11 @@ class Engines:
         for name in list(self._loaders)[:1]:
             self._load(name, encoding)
 
+    def loading(self, encoding: str) -> bool | None:
+        """Whether `count` would wait for a load that has begun; None: none has."""
+        loads = [load for (_, table), load in list(self._loads.items()) if table == encoding]
+        return any(load.waited_for for load in loads) if loads else None
+
     def _load(self, name: EngineName, encoding: str) -> _Load:
         key = (name, encoding)
         found = self._loads.get(key)
@@ -124,7 +129,11 @@ class Engines:
             with self._lock:
                 found = self._loads.get(key)
                 if found is None:
-                    found = _Load(self._loaders[name], encoding, self._seconds)
+                    hangs = any(
+                        load.overdue for (engine, _), load in self._loads.items() if engine == name
+                    )
+                    seconds = 0.0 if hangs else self._seconds  # one wait shows it, and is enough
+                    found = _Load(self._loaders[name], encoding, seconds)
                     self._loads[key] = found
         return found
 
@@ -147,7 +156,8 @@ class _Load:
 
     def __init__(self, load: Loader, encoding: str, seconds: float) -> None:
         self.count: Count | None = None
-        self.failure = f"{encoding} was not loaded within {seconds:g} seconds"
+        late = f"within {seconds:g} seconds" if seconds else "yet"
+        self.failure = f"{encoding} was not loaded {late}"
         self._deadline = time.monotonic() + seconds
         self._done = threading.Event()
         threading.Thread(
@@ -163,6 +173,16 @@ class _Load:
             self.failure = _why(error)
         finally:
             self._done.set()
+
+    @property
+    def waited_for(self) -> bool:
+        """Whether it is under way, and not for too long."""
+        return not self._done.is_set() and time.monotonic() < self._deadline
+
+    @property
+    def overdue(self) -> bool:
+        """Whether it is under way for longer than anybody waits."""
+        return not self._done.is_set() and time.monotonic() >= self._deadline
 
     def wait(self) -> Count | None:
         """The counting function, or None where it failed or is not there in time."""

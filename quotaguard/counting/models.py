@@ -67,6 +67,8 @@ class OpenAIRules:
     responses_schema: int = 7
 
     titles: bool = True
+    file: int = 1
+    """Frame of a file, beside its text and name."""
     image: Tiles | Patches = Tiles(85, 170)
 
 
@@ -75,11 +77,13 @@ class ClaudeRules:
     """How one Claude generation frames a prompt, in tokens.
 
     Claude's tokenizer is not public: text costs ``token`` for each ``cl100k_base`` token less
-    ``word`` for each run of letters (words are what the two tokenizers agree on).
+    ``word`` for each run of letters (words are what the two tokenizers agree on), and ``long_word``
+    more for each that is long, from nine letters on (Claude's cuts more of these).
     """
 
-    token: float = 1.27
-    word: float = 0.30
+    token: float = 1.25
+    word: float = 0.28
+    long_word: float = 0.36
     per_request: float = 4.0
     per_turn: float = 3.0
     thinking: float = 29.0
@@ -134,6 +138,7 @@ _O_SERIES = replace(
     responses_stored_call=0,
     responses_tools=6,
     responses_schema=6,
+    file=2,
     image=Tiles(75, 150),
 )
 _GPT5 = replace(
@@ -141,11 +146,12 @@ _GPT5 = replace(
     chat_tools=91,
     chat_tools_after_system=90,
     responses_tools=9,
+    file=14,  # gpt-5-nano, August 2026
     image=Tiles(70, 140),
 )
 _GPT5_PATCHES = replace(_GPT5, image=Patches(1.2))
 _GPT52 = replace(
-    _GPT5_PATCHES, responses_result=9, responses_parallel=22, responses_added_tools=108
+    _GPT5_PATCHES, responses_result=9, responses_parallel=22, responses_added_tools=108, file=6
 )
 
 OPENAI: dict[str, OpenAIRules] = {
@@ -189,7 +195,9 @@ _CLAUDE_3 = ClaudeRules(tools_auto=530, tools_forced=530)
 _CLAUDE_4 = ClaudeRules()
 _CLAUDE_45 = ClaudeRules(tools_auto=493, tools_forced=585)
 _CLAUDE_46 = replace(_CLAUDE_45, keeps_thinking=True)
-_CLAUDE_5 = replace(_CLAUDE_46, token=1.5, word=0.2, tools_auto=370, tools_forced=505)
+_CLAUDE_5 = replace(
+    _CLAUDE_46, token=1.5, word=0.2, long_word=0.0, tools_auto=370, tools_forced=505
+)
 
 CLAUDE: dict[str, ClaudeRules] = {
     "claude-instant": _CLAUDE_3,
@@ -222,6 +230,9 @@ NEWEST_CLAUDE = "claude-opus-5"
 _CLAUDE_NAME = re.compile(r"claude[-.@\w]*")
 _DATE = re.compile(r"[-@]20\d\d-?\d\d-?\d\d.*$|-latest$|-preview$")
 _LONGEST_NAME = 200
+_MOST_WARNINGS = 100
+_warned: set[str] = set()
+"""Models that the log was told of: names come from requests, which could fill it."""
 
 log = logging.getLogger("quotaguard")
 
@@ -284,6 +295,7 @@ def _key(table: Iterable[str], model: str, newest: str) -> str:
     name = base_name(model)
     found = [key for key in table if re.search(rf"(?<![a-z0-9]){re.escape(key)}(?![a-z0-9])", name)]
     first = [key for key in found if name.startswith(key)]
-    if not found:
+    if not found and len(_warned) < _MOST_WARNINGS and model not in _warned:
+        _warned.add(model)
         log.warning("no counting rules for model %r: using those of %s", model, newest)
     return max(first or found, key=len, default=newest)

@@ -101,7 +101,7 @@ class OpenAICounter:
             self.guessed += UNSEEN_TOKENS
             return
         found = self.tok.derived("file", data, lambda: read_file(data, self.tok).tokens)
-        self.files += _FILE_FRAME + int(found) + self.tok(text_of(get(fields, "filename")))
+        self.files += self.rules.file + int(found) + self.tok(text_of(get(fields, "filename")))
 
     def sound(self, part: Mapping[str, Any]) -> None:
         """A sound, by its length."""
@@ -145,7 +145,6 @@ class OpenAICounter:
 _TEXTS = frozenset({"text", "input_text", "output_text", "refusal"})
 _ROLES = frozenset({"user", "assistant", "system", "developer"})
 """Roles that are one token; developer messages are shown as system messages."""
-_FILE_FRAME = 4
 _CUSTOM_FRAME = 40
 """Around the grammar of a custom tool; from a single recording of August 2025."""
 

@@ -9,7 +9,8 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 from ..entries import Entry
-from ..report import Row, aligned, money, report, shown
+from ..report import Row, report
+from ..wording import aligned, money, shown
 
 
 class Comparison(NamedTuple):
@@ -97,7 +98,9 @@ class Simulation:
             "total": _both(self.total),
         }
 
-    def table(self, by: str | Sequence[str] = "user", *, tz: str = "UTC") -> list[list[str]]:
+    def table(
+        self, by: str | Sequence[str] = "user", *, tz: str = "UTC"
+    ) -> tuple[list[str], list[list[str]], list[str]]:
         """The result for people: the head, a line for each group, and the total."""
         groups = (by,) if isinstance(by, str) else tuple(by)
         total = self.total
@@ -108,7 +111,7 @@ class Simulation:
         ]
         ends = ["total", *([""] * (len(groups) - 1))] if groups else []
         head = [*groups, *(name for name, _, _ in columns)]
-        return [head, *(lines if groups else []), [*ends, *(show(total) for _, show, _ in columns)]]
+        return head, lines if groups else [], [*ends, *(show(total) for _, show, _ in columns)]
 
     def summary(self) -> str:
         """What the policy would have done, in sentences."""
@@ -133,7 +136,8 @@ class Simulation:
         return "\n".join(sentences)
 
     def __str__(self) -> str:
-        return f"{aligned(self.table(), 1)}\n{self.summary()}"
+        head, lines, last = self.table()
+        return f"{aligned([head, *lines, last], 1)}\n{self.summary()}"
 
 
 _COLUMNS: tuple[tuple[str, Callable[[Comparison], str], bool], ...] = (

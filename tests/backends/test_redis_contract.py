@@ -17,8 +17,6 @@ from .redis_server import RedisCluster, RedisServer
 class TestRedis(BackendContract):
     """One server."""
 
-    keeps_line = False
-
     @pytest.fixture(autouse=True)
     def _server(self, server: RedisServer) -> None:
         self.server = server
@@ -31,8 +29,6 @@ class TestRedis(BackendContract):
 
 class TestRedisCluster(BackendContract):
     """Three nodes; with limits for everybody all buckets are in one slot."""
-
-    keeps_line = False
 
     @pytest.fixture(autouse=True)
     def _cluster(self, cluster: RedisCluster) -> None:

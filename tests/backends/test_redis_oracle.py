@@ -9,12 +9,15 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pytest
+import redis
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
-from quotaguard.backends.redis import RedisBackend
-from quotaguard.core.ledger import Held, Key, Ledger, State
+from quotaguard.backends.line import Line
+from quotaguard.backends.places import MemoryPlaces
+from quotaguard.backends.redis import RedisBackend, wire
+from quotaguard.core.ledger import Held, Key, State
 from quotaguard.core.ops import (
     FILL,
     Adjust,
@@ -43,6 +46,18 @@ from quotaguard.testing.clock import START
 
 from .redis_server import RedisServer
 
+CONTENDED = [
+    Limit.parse(text)
+    for text in (
+        "60 tokens/minute",
+        "90 tokens/minute per org",
+        "100 tokens/minute per global shared fairly",
+        "150 tokens/day per org shared fairly",
+        "2 concurrent per org",
+        "3 concurrent per global shared fairly",
+    )
+]
+"""For calls that stand in line most of the time."""
 LIMITS = [
     Limit.parse(text)
     for text in (
@@ -55,6 +70,9 @@ LIMITS = [
         "1M tokens/month per org",
         "700 tokens/hour per org",
         "900 tokens/rolling day per global",
+        "800 tokens/2 hours per global shared fairly",
+        "2 concurrent",
+        "3 concurrent per org shared fairly",
     )
 ] + [
     Limit(300, "output_tokens", 60.0, on_expire="keep_all"),
@@ -65,6 +83,9 @@ AMOUNTS = st.one_of(
     st.integers(0, 400).map(float),
     st.floats(0, 120, allow_nan=False, allow_subnormal=False),
 )
+WHAT = ("come", "settle", "again", "leave", "time", "give")
+WHO = [(0.0, "ann", 1.0), (0.0, "bob", 2.0), (1.0, "ann", 1.0), (-2.5, "cyd", 5.0)]
+"""Priority, flow and weight of a call in line."""
 WEIGHTS = st.dictionaries(
     st.integers(-(2**15), 2**15 - 1) | st.integers(0, 5),
     st.integers(-8, 800).map(lambda eighths: eighths / 8) | st.sampled_from([math.nan, math.inf]),
@@ -102,6 +123,9 @@ class Books:
 
     def closed(self, held: Held) -> None:
         pass
+
+    def next_expiry(self) -> float:
+        return min((held.expires for held in self.open()), default=math.inf)
 
     def open(self) -> Iterator[Held]:
         return (held for held in self.reservations.values() if held.status == "open")
@@ -149,53 +173,67 @@ def candidates(draw: st.DrawFn) -> tuple[Candidate, ...]:
     return tuple(found)
 
 
-class Beside(RuleBasedStateMachine):
-    """Every rule asks both and compares."""
+@st.composite
+def contended(draw: st.DrawFn) -> tuple[Candidate, ...]:
+    """A call of one or two buckets that others want too, perhaps with another way to serve it."""
+    user = draw(st.sampled_from([("user", "acme", "ann"), ("user", "acme", "bob")]))
+    found = []
+    for model in ("a", "b")[: draw(st.sampled_from([1, 1, 2]))]:
+        limits = draw(st.lists(st.sampled_from(CONTENDED), min_size=1, max_size=3, unique=True))
+        charges = []
+        for limit in limits:
+            amount = 1.0 if limit.in_flight else float(draw(st.integers(1, 60)))
+            charges.append(Charge(_owner(limit, user), limit, amount, amount, amount / 2))
+        found.append(Candidate(model, tuple(charges)))
+    return tuple(found)
+
+
+class Asking(RuleBasedStateMachine):
+    """Asks both and compares."""
 
     server: RedisServer
     backend: RedisBackend
     clock: FakeClock
+    channel: Any
 
     @initialize()
     def begin(self) -> None:
         self.server.flush()
         self.clock.advance(START - self.clock.now())
         self.books = Books()
-        self.ledger = Ledger(self.books)
+        self.places = MemoryPlaces()
+        self.expected_rings: list[tuple[str, float]] = []
+        self.line = Line(self.books, self.places, lambda *ring: self.expected_rings.append(ring))
+        self.waiting: dict[str, Reserve] = {}
         self.reserved: dict[str, tuple[Candidate, ...]] = {}
         self.adjustments = 0
         self.summaries: dict[tuple[str, ...], dict[int, float]] = {}
 
     def ask(self, op: Op) -> Answer:
         now = self.clock.now()
-        self.ledger.expire(now)
-        expected: Answer
-        if isinstance(op, Reserve):
-            expected = self.ledger.reserve(op, now)
-            if isinstance(expected, Refusal) and 0.0 < op.patience >= expected.wait():
-                expiry = min((h.expires for h in self.books.open()), default=math.inf) - now
-                expected = Queued(expected, min(expected.wait(), expiry))
-        elif isinstance(op, Settle):
-            expected = self.ledger.settle(op, now)
-        elif isinstance(op, Renew):
-            expected = self.ledger.renew(op, now)
-        elif isinstance(op, Release):
-            self.ledger.release(op.id, now)
-            expected = None
-        elif isinstance(op, Merge):
-            expected = self.merged(op)
-        elif isinstance(op, Adjust):
-            expected = self.ledger.adjust(op, now)
-        else:
-            assert isinstance(op, Peek)
-            expected = self.ledger.peek(op, now)
+        self.places._looked_at = -math.inf  # it looks for the dead each time, as the Lua does
+        expected = self.merged(op) if isinstance(op, Merge) else self.line.carry_out(op, now)
         found = self.backend.execute(op)
         assert type(found) is type(expected), (found, expected)
         assert close(found, expected), f"\n{found}\nis not\n{expected}"
+        rings = [(id, at - now) for id, at in self.expected_rings]
+        assert close(self.heard(len(rings)), rings)
+        self.expected_rings.clear()
         return found
+
+    def heard(self, count: int) -> list[tuple[str, float]]:
+        """What was published: as many rings as are expected, or more if there are."""
+        rings: list[tuple[str, float]] = []
+        while message := self.channel.get_message(timeout=1.0 if len(rings) < count else 0.0):
+            rings += wire.read_rings(message["data"])
+        return rings
 
     def known(self, data: st.DataObject) -> str:
         return data.draw(st.sampled_from(sorted(self.reserved) or ["nobody"]))
+
+
+class Beside(Asking):
+    """Every operation, whatever comes."""
 
     @rule(
         of=candidates(),
@@ -209,7 +247,7 @@ class Beside(RuleBasedStateMachine):
         instead_of = self.known(data) if data.draw(st.integers(0, 3)) == 0 else None
         id = f"r{len(self.reserved)}"
         answer = self.ask(Reserve(id, of, lease, patience, instead_of))
-        if isinstance(answer, Reservation):
+        if not isinstance(answer, Refusal):
             self.reserved[id] = of
             self.ask(Reserve(id, of, lease, patience, instead_of))
 
@@ -266,16 +304,81 @@ class Beside(RuleBasedStateMachine):
         self.clock.advance(seconds)
 
 
-@pytest.mark.timeout(300)
-def test_the_lua_answers_as_the_ledger_does(server: RedisServer, soak: bool) -> None:
-    """Every operation, expiry, and a clock that jumps both ways."""
+class InLine(Asking):
+    """Calls that stand in line, ask again, give up, settle and die."""
+
+    @initialize()
+    def nobody(self) -> None:
+        self.waiting: dict[str, Reserve] = {}
+        self.holding: dict[str, int] = {}
+        self.number = 0
+
+    def reserve(self, op: Reserve) -> None:
+        answer = self.ask(op)
+        self.waiting.pop(op.id, None)
+        if isinstance(answer, Queued):
+            self.waiting[op.id] = op
+        elif isinstance(answer, Reservation):
+            self.holding[op.id] = len(answer.granted)
+
+    @rule(of=contended(), data=st.data())
+    def come(self, of: tuple[Candidate, ...], data: st.DataObject) -> None:
+        self.number += 1
+        lease = data.draw(st.sampled_from([20.0, 1e4]))
+        patience = data.draw(st.sampled_from([1e6, 1e6, 60.0, 0.0]))
+        who = data.draw(st.sampled_from(WHO))
+        inside = sorted(self.holding) if data.draw(st.integers(0, 9)) == 0 else []
+        instead_of = data.draw(st.sampled_from(inside)) if inside else None
+        self.reserve(Reserve(f"c{self.number}", of, lease, patience, instead_of, *who))
+
+    @rule(
+        data=st.data(), what=st.sampled_from(["come", "settle", "again", "leave", "time", "give"])
+    )
+    def go_on(self, data: st.DataObject, what: str) -> None:
+        chosen = self.holding if what == "settle" else self.waiting
+        if what == "come" or (what in ("settle", "again", "leave") and not chosen):
+            self.come(data.draw(contended()), data)
+        elif what == "time":
+            self.clock.advance(data.draw(st.sampled_from([0.5, 1.0, 5.0, 30.0, 3600.0])))
+        elif what == "give":
+            limit = data.draw(st.sampled_from(CONTENDED))
+            change = Change(
+                _owner(limit, USERS[1]), limit, data.draw(st.sampled_from([20.0, -9.0]))
+            )
+            self.number += 1
+            self.ask(Adjust(f"a{self.number}", (change,)))
+        else:
+            id = data.draw(st.sampled_from(sorted(chosen)))
+            if what == "again":
+                patience = data.draw(st.sampled_from([1e6, 1e6, 5.0, 0.0]))
+                self.reserve(self.waiting[id]._replace(patience=patience))
+            elif what == "leave":
+                del self.waiting[id]
+                self.ask(Release(id))
+            else:
+                used = float(data.draw(st.integers(0, 40)))
+                self.ask(Settle(id, (used,) * self.holding.pop(id)))
+
+
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("of", [Beside, InLine])
+def test_the_lua_answers_as_the_ledger_does(
+    of: type[Asking], server: RedisServer, soak: bool
+) -> None:
+    """Every operation, expiry, and a clock that jumps both ways; those who wait, in the same order,
+    told the same time, rung for in the same moment.
+    """
     clock = FakeClock()
     backend = RedisBackend(server.url, clock=clock)
+    channel = redis.Redis.from_url(server.url).pubsub(ignore_subscribe_messages=True)
+    channel.psubscribe("quotaguard!*")
+    assert channel.get_message(timeout=5.0) is None  # it is told that it has subscribed
 
-    class Machine(Beside):
+    class Machine(of):  # type: ignore[misc, valid-type]
         pass
 
     Machine.server, Machine.backend, Machine.clock = server, backend, clock
+    Machine.channel = channel
     try:
         run_state_machine_as_test(
             Machine,
@@ -287,4 +390,5 @@ def test_the_lua_answers_as_the_ledger_does(server: RedisServer, soak: bool) -> 
             ),
         )
     finally:
+        channel.close()
         backend.close()

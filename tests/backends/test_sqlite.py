@@ -33,8 +33,6 @@ def left(backend: Backend) -> float:
 class TestSQLite(BackendContract):
     """A file."""
 
-    keeps_line = False
-
     @pytest.fixture(autouse=True)
     def _folder(self, tmp_path: Path) -> None:
         self.folder = tmp_path

@@ -84,7 +84,7 @@ def matches(key: str, patterns: set[str]) -> bool:
 
 def test_each_command_has_an_example_here() -> None:
     """So that none is left out below."""
-    assert set(cli.commands) == set(EXAMPLES)
+    assert set(cli.commands) - {"dashboard"} == set(EXAMPLES)  # which serves, and answers nothing
 
 
 @pytest.mark.parametrize("command", EXAMPLES)

@@ -11,6 +11,7 @@ import openai
 import pytest
 
 from quotaguard import Guard
+from quotaguard.counting import count_text
 from quotaguard.testing import FakeProvider
 from tests.clients.kit import WAYS, new_guard
 from tests.clients.talk import SOURCES, Talk
@@ -21,6 +22,13 @@ if not hasattr(openai.OpenAI(api_key="test"), "responses"):
     collect_ignore.append("test_background.py")
 if not hasattr(anthropic.Anthropic, "with_middleware"):
     collect_ignore.append("test_credentials.py")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _tokenizers_are_loaded() -> None:
+    """Only the first asynchronous call of a process waits for them, in a thread."""
+    for model in ("gpt-4o", "claude-sonnet-4-5"):
+        count_text("a first text", model)
 
 
 @pytest.fixture

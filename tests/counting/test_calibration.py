@@ -17,6 +17,7 @@ from quotaguard.errors import ConfigurationError
 
 MODEL = "claude-sonnet-4-5"
 TEXT = "messages text"
+TOOLS = "responses tools"
 
 
 def learnt(ratios: list[float], calibration: Calibration | None = None) -> Calibration:
@@ -147,8 +148,54 @@ def test_exact_formulas_are_not_corrected_by_other_models() -> None:
     for _ in range(50):
         calibration.observe("gpt-4o", "responses tools", 100, 300)
 
-    assert calibration.factor("gpt-4o", "responses tools") > 1.5
-    assert calibration.factor("gpt-5", "responses tools") == 1.0
+    assert calibration.apply("gpt-4o", TOOLS, 100) == 300
+    assert calibration.apply("gpt-5", TOOLS, 100) == 100
+
+
+def billed(hidden: list[int], calibration: Calibration | None = None) -> Calibration:
+    """A calibration that saw bills of a model that is counted exactly, save a hidden prompt."""
+    calibration = calibration or Calibration()
+    for n, tokens in enumerate(hidden):
+        calibration.observe("gpt-4o", TOOLS, 100 + n, 100 + n + tokens)
+    return calibration
+
+
+def test_a_hidden_prompt_is_added_once_two_bills_show_it() -> None:
+    """It has one length, whatever the request's: a factor would miss long and short ones."""
+    calibration = billed([0] * 60 + [216, 213])
+
+    assert calibration.apply("gpt-4o", TOOLS, 50) == 266
+    assert calibration.apply("gpt-4o", TOOLS, 50_000) == 50_216
+    assert calibration.snapshot()[0].hidden == 216
+
+
+def test_a_hidden_prompt_that_is_gone_is_forgotten_at_once() -> None:
+    """And leaves next to no trace: requests are not counted too high for months."""
+    calibration = billed([216] * 40 + [0])
+
+    assert calibration.apply("gpt-4o", TOOLS, 100) == 100
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    [[216], [216, 0, 216], [216, 150], [7, 7], [1_500, 1_500], [-90, -90]],
+    ids=["once", "now and then", "unlike", "few", "too many", "less"],
+)
+def test_what_is_no_hidden_prompt_is_not_added(hidden: list[int]) -> None:
+    """One odd bill is an accident, and nobody can add without end."""
+    assert billed(hidden).hidden("gpt-4o", TOOLS) == 0
+
+
+@pytest.mark.parametrize(
+    ("model", "features"), [(MODEL, TEXT), ("gpt-4o", "responses unseen file")]
+)
+def test_only_exact_formulas_show_hidden_prompts(model: str, features: str) -> None:
+    """Elsewhere what is missing grows with the request."""
+    calibration = Calibration()
+    for _ in range(3):
+        calibration.observe(model, features, 100, 300)
+
+    assert calibration.hidden(model, features) == 0
 
 
 def test_the_snapshot_says_what_is_known() -> None:

@@ -114,6 +114,28 @@ def test_calls_are_framed_by_turn_and_argument(letters: Letters) -> None:
     assert total(letters, messages=twice) == base + 50 + 70 + 2 * call + 10
 
 
+def nested(depth: int) -> dict[str, Any]:
+    """Results of tools in one another, with a word at the bottom."""
+    block: dict[str, Any] = {"type": "text", "text": "deep"}
+    for _ in range(depth):
+        block = {"type": "tool_result", "content": [block]}
+    return block
+
+
+def test_blocks_within_blocks_are_counted(letters: Letters) -> None:
+    """A document in a tool's result costs what it costs elsewhere."""
+    assert total(letters, messages=[user(nested(2))]) == total(letters, messages=[user("deep")])
+
+
+def test_endless_blocks_are_counted_as_what_they_say(letters: Letters) -> None:
+    """However deep a body is, or goes round, the answer is a number."""
+    ring: dict[str, Any] = {"type": "tool_result", "content": []}
+    ring["content"].append(ring)
+
+    assert total(letters, messages=[user(nested(50_000))]) > 0
+    assert total(letters, messages=[user(ring)]) > 0
+
+
 def test_thinking_with_a_budget_adds_its_prompt(letters: Letters) -> None:
     """Adaptive and disabled thinking add nothing."""
     plain = total(letters, messages=[HELLO])
@@ -171,9 +193,18 @@ def test_parts_add_up_to_the_rounded_whole(letters: Letters) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "number"),
-    [("", 0), ("one", 1), ("two words", 2), ("a1b é c", 3), ("1 2 3", 0), ("  x  ", 1)],
+    ("text", "found"),
+    [
+        ("", (0, 0)),
+        ("one", (1, 0)),
+        ("two words", (2, 0)),
+        ("a1b é c", (3, 0)),
+        ("1 2 3", (0, 0)),
+        ("  x  ", (1, 0)),
+        ("farewells, farewell!", (2, 1)),
+        ("a" * 18 + " incremental", (2, 2)),
+    ],
 )
-def test_words_are_runs_of_letters(text: str, number: int) -> None:
-    """Whatever stands between them."""
-    assert words(text) == number
+def test_words_are_runs_of_letters(text: str, found: tuple[int, int]) -> None:
+    """Whatever stands between them; the long ones are told apart."""
+    assert words(text) == found

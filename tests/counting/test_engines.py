@@ -94,6 +94,41 @@ def test_a_load_that_hangs_is_waited_for_once() -> None:
     assert found.count("o200k_base")[0] == "tiktoken"
 
 
+def test_a_network_that_hangs_is_not_waited_for_again_for_another_table() -> None:
+    """Claude's texts and gpt-4o's need different ones; one wait has shown what to expect."""
+    release = threading.Event()
+
+    def hangs(encoding: str) -> Callable[[str], int]:
+        release.wait(30)
+        return works(encoding)
+
+    found = Engines(load_seconds=0.3, loaders={"tiktoken": hangs, "fast": works})
+    assert found.count("o200k_base")[0] == "fast"
+    started = time.perf_counter()
+    assert found.count("cl100k_base")[0] == "fast"
+    assert time.perf_counter() - started < 0.25
+    assert "cl100k_base was not loaded yet" in found.status("cl100k_base").reason
+    release.set()
+
+
+def test_a_load_tells_whether_it_is_waited_for() -> None:
+    """So that an event loop can keep out of it."""
+    release = threading.Event()
+
+    def slow(encoding: str) -> Callable[[str], int]:
+        release.wait(30)
+        return works(encoding)
+
+    found = Engines(load_seconds=30, loaders={"tiktoken": slow})
+    assert found.loading("o200k_base") is None
+    found.preload("o200k_base")
+    assert found.loading("o200k_base") is True
+    assert found.loading("cl100k_base") is None
+    release.set()
+    assert found.count("o200k_base")[0] == "tiktoken"
+    assert found.loading("o200k_base") is False
+
+
 def test_an_encoding_is_loaded_once_for_many_threads() -> None:
     """However many need it first."""
     loads: list[str] = []

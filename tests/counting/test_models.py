@@ -6,6 +6,7 @@ import logging
 
 import pytest
 
+from quotaguard.counting import models
 from quotaguard.counting.models import (
     CLAUDE,
     OPENAI,
@@ -76,6 +77,17 @@ def test_an_unknown_model_gets_the_newest_rules_and_is_reported_once(
         "prod-chat-unheard-of",
         "claude-unheard-of",
     ]
+
+
+def test_the_log_is_not_filled_with_unknown_models(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names come from requests, so anybody can make them up."""
+    monkeypatch.setattr(models, "_warned", set())
+    for n in range(1_000):
+        assert openai_rules(f"unheard-of-{n}") is OPENAI["gpt-5.6"]
+
+    assert len(caplog.records) == 100
 
 
 def test_no_model_is_no_unknown_model(caplog: pytest.LogCaptureFixture) -> None:

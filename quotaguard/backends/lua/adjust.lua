@@ -10,9 +10,9 @@ local function adjust(id, op)
     local c = changes[i]
     local b, o = bucket_of(c)
     local drained, at = advance(c, b)
-    local gift = math.min(c[AMOUNT], drained)
+    local gift = c[KIND] >= IN_FLIGHT and 0 or math.min(c[AMOUNT], drained)
     if gift ~= 0 then put(c, b, o, drained - gift, at) end
-    if -gift < REFUND then o.freed = true end
+    if o.waited > now then free(c) end
     given[i], left[i] = gift, c[CEILING] - drained + gift
   end
   local answer = 'J' .. pack_all(given) .. pack_all(left)

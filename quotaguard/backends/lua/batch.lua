@@ -16,9 +16,12 @@ while at <= #batch do
 end
 fetch(known)
 expire()
+leave_overdue()
 for i = 1, #ids do
   answers[#answers + 1] = carry_out[string.sub(bodies[i], 1, 1)](ids[i], bodies[i])
 end
+call_up()
 write_books()
+write_waiters()
 write_summaries()
 return answers

@@ -4,7 +4,7 @@
 --          <base>:<owner>  all buckets of one owner in one value: OWNER, then a BUCKET for each
 --          <base>/<id>     one reservation (records.lua)
 --          <base>~<name>   a summary that processes share (merge.lua)
---          <base>:freed    channel: the name of an owner whose buckets got something back
+--          line.lua tells of those who wait
 --
 -- Numbers are packed doubles, so nothing is rounded. Nothing is written before the whole batch has
 -- been worked out, so an error leaves the books as they were. All keys are in KEYS[1]'s slot.
@@ -25,7 +25,7 @@ end
 local INF = math.huge
 local DAY = 86400
 local LONGEST_TTL = 34560000 -- 400 days
-local HEADER = '<dd'       -- of an owner: somebody waits until, something is held until
+local HEADER = '<dd'       -- of an owner: somebody may wait until, something is held until
 local BUCKET_SIZE = 40     -- limit (8 characters), then:
 local BUCKET = '<dddd'     -- drained, at, held, full at
 local DRAINED, SINCE, HOLDS, FULL = 1, 2, 3, 4
@@ -82,11 +82,9 @@ local function write_owner(name, o)
       held = held or b[HOLDS] > 0
     end
   end
-  if o.freed and o.waited > now then
-    call('PUBLISH', base .. ':freed', name)
-    o.waited = 0
-  end
-  if count == 1 then
+  local waited = o.waited > now
+  if waited then ttl = math.max(ttl, o.waited - now) end
+  if count == 1 and not waited then
     if o.stored then call('DEL', base .. ':' .. name) end
     return
   end

@@ -1,12 +1,14 @@
--- Token bucket and calendar window, rule for rule as in quotaguard/core/bucket.py.
+-- Token bucket, calendar window and slots of calls in flight, rule for rule as in quotaguard/core/bucket.py.
 
 -- A charge is an array. These are worked out here:
 local CHARGED, MARK, GRANTED, BUCKET_OF, HOLDER, LEVEL, AT = 1, 2, 3, 4, 5, 6, 7
 -- and these are read from CHARGE. A rule is four doubles: rate, 0, 0, 0 of a bucket; of a window the
 -- boundaries around the present one: start of the one before, start, end, end of the next.
-local OWNER, LIMIT, AMOUNT, LEAST, KEEP, CEILING, SLACK = 8, 9, 10, 11, 12, 13, 14
-local RATE, START, STOP, NEXT = 15, 16, 17, 18
-local CHARGE, CHARGE_SIZE = '<c20c8ddddddddd', 100
+local OWNER, LIMIT, KIND, AMOUNT, LEAST, KEEP, CEILING, SLACK = 8, 9, 10, 11, 12, 13, 14, 15
+local RATE, START, STOP, NEXT = 16, 17, 18, 19
+local CHARGE, CHARGE_SIZE = '<c20c8Bddddddddd', 101
+local FAIR, IN_FLIGHT = 1, 2 -- kinds, which add up
+local ANY_MOMENT = 1 -- seconds to say where nobody can know: a call may end at any moment
 
 local function read_charges(text, at, count)
   local charges = {}
@@ -52,6 +54,10 @@ local function advance(c, b)
     if start > at then return 0, start end
     return drained, at
   end
+  if c[KIND] >= IN_FLIGHT then
+    if drained > 0 and now < at then return drained, at end
+    return 0, now
+  end
   if now <= at then return drained, at end
   drained = drained - (now - at) * c[RATE]
   if drained < 0 then drained = 0 end
@@ -67,11 +73,20 @@ local function room(c, drained)
   return math.max(c[LEAST], free)
 end
 
-local function wait(c, drained, at, least)
+-- If those before draw `ahead`. Beyond the next window we know no boundaries: as long as that one.
+local function wait(c, drained, at, least, ahead)
   if least > c[CEILING] + c[SLACK] then return INF end
-  local excess = drained + least - c[CEILING]
+  local excess = drained + ahead + least - c[CEILING]
   if excess <= c[SLACK] then return 0 end
-  if c[STOP] > 0 then return math.max(0, end_of(c, math.max(now, at)) - now) end
+  if c[STOP] > 0 then
+    local stop, taken = end_of(c, math.max(now, at)), ahead + least
+    while taken > c[CEILING] + c[SLACK] and c[CEILING] > 0 do
+      taken = taken - c[CEILING]
+      stop = stop < c[NEXT] and end_of(c, stop) or stop + c[NEXT] - c[STOP]
+    end
+    return math.max(0, stop - now)
+  end
+  if c[KIND] >= IN_FLIGHT then return math.max(at - now, ANY_MOMENT) end
   if c[RATE] <= 0 then return INF end
   return excess / c[RATE] + math.max(0, at - now)
 end
@@ -91,7 +106,9 @@ local function put(c, b, o, drained, at)
     return
   end
   b[SINCE] = at
-  if c[STOP] > 0 then
+  if c[KIND] >= IN_FLIGHT then
+    b[FULL] = at
+  elseif c[STOP] > 0 then
     b[FULL] = math.max(b[FULL], end_of(c, at))
   else
     b[FULL] = c[RATE] > 0 and at + drained / c[RATE] or INF

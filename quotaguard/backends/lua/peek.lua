@@ -9,7 +9,7 @@ local function peek(_, op)
     local drained, at = advance(c, b)
     local s = #said
     said[s + 1], said[s + 2] = c[CEILING] - drained, math.max(0, b[HOLDS])
-    said[s + 3] = drained > 0 and wait(c, drained, at, c[CEILING]) or 0
+    said[s + 3] = drained > 0 and wait(c, drained, at, c[CEILING], 0) or 0
   end
   return 'P' .. pack_all(said)
 end

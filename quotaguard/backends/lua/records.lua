@@ -4,6 +4,7 @@ local RECORD = '<c1dI4' -- status (open, expired, settled), end of the lease, le
 local HELD_SIZE = 16    -- charged, mark: see quotaguard/core/ledger.py
 local records, found = {}, {}
 local added, removed = {}, {} -- leases
+local moved, soonest_added = {}, INF -- whose place among the leases is not written yet
 
 -- Fetch those of all operations in one command.
 local function fetch(ids)
@@ -64,10 +65,13 @@ local function open_lease(id, ends)
   if ends ~= ending then ending, ending_text = ends, string.format('%.17g', ends) end
   added[#added + 1] = ending_text
   added[#added + 1] = id
+  moved[id] = true
+  if ends < soonest_added then soonest_added = ends end
 end
 
 local function close_lease(id)
   removed[#removed + 1] = id
+  moved[id] = true
 end
 
 local function write_books()

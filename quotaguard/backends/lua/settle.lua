@@ -1,19 +1,18 @@
 -- What became of a reservation: charged as used, given back, renewed, expired.
 
-local REFUND = -1e-6 -- what is too little to wake somebody for
-
 -- Bring what the buckets are charged for a reservation to these amounts.
 local function recharge(r, amounts)
   local left, charges, open = {}, r.charges, r.status == 'o'
   for i = 1, #charges do
     local c, amount = charges[i], amounts[i]
+    if c[KIND] >= IN_FLIGHT then amount = 0 end
     local b, o = bucket_of(c)
     local change = amount - c[CHARGED]
     local drained, at = advance(c, b)
     drained = correct(c, drained, at, change, c[MARK])
     put(c, b, o, drained, at)
     if open then b[HOLDS] = b[HOLDS] + change end
-    if change < REFUND then o.freed = true end
+    if o.waited > now then free(c) end
     c[CHARGED] = amount
     left[i] = c[CEILING] - drained
   end
@@ -78,6 +77,8 @@ local function settle(id, op)
 end
 
 local function release(id)
+  local waiter = waiter_of(id)
+  if waiter then leave(waiter, {}) end
   local r = record_of(id)
   if r and r.status == 'o' then
     recharge(r, zeros(r))
@@ -92,8 +93,13 @@ local function renew(id, op)
   r.expires, r.dirty = now + read('<d', op, 2), true
   open_lease(id, r.expires)
   for i = 1, #r.charges do
-    local o = owner_of(r.charges[i][OWNER])
+    local c = r.charges[i]
+    local b, o = bucket_of(c)
     o.held_until, o.dirty = math.max(o.held_until, r.expires), true
+    if c[KIND] >= IN_FLIGHT and c[CHARGED] > 0 then
+      local drained, at = advance(c, b)
+      put(c, b, o, drained, math.max(at, r.expires))
+    end
   end
   return 'T'
 end

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import threading
 import weakref
-from math import isfinite
+from math import inf
 from typing import Any, Literal, cast
 from urllib.parse import parse_qsl, urlencode
 
@@ -16,14 +15,12 @@ from ...core.ops import (
     Adjust,
     Answer,
     BucketState,
-    Decision,
     Merge,
     Op,
     Owner,
     Park,
     Peek,
     Queued,
-    Refusal,
     Release,
     Renew,
     Reserve,
@@ -31,16 +28,21 @@ from ...core.ops import (
     Settled,
 )
 from ...errors import ConfigurationError
+from ..bells import Bells
 from . import wire
-from .bells import Bells
 from .calls import Call, Sent
 from .coalesce import Combiner, Link, Turns
 from .connect import place
+from .listener import Listener
 
 Scope = Literal["user", "org", "global"]
 _EVERYBODY: Owner = ("global",)
 _SUMMARIES: Owner = ("summaries",)
 """Not buckets, but they too are in one slot."""
+SAFETY = 5.0
+"""Seconds between two looks of the first in a line: a message can be lost."""
+DEAF = 0.25
+"""The same for everybody in line while no message can come: Redis is away, or not connected yet."""
 _OPTIONS = ("backend_timeout", "prefix", "scope")
 
 
@@ -87,8 +89,7 @@ class RedisBackend:
         self._clock = clock or SystemClock()
         self._own_clock = not isinstance(self._clock, SystemClock)
         self._sent = Sent()
-        clock = self._clock if self._own_clock else None
-        self._link = Link(self._place, float(backend_timeout), clock, self._sent)
+        self._timeout = float(backend_timeout)
         self._begin()
         _backends.add(self)
 
@@ -115,17 +116,19 @@ class RedisBackend:
 
     def _begin(self) -> None:
         """What a forked child must not share with its parent."""
-        self._link.breaker.__init__()  # type: ignore[misc]
+        self._bells = Bells(self._clock)
+        self._listener = Listener(self._place, self._prefix, self._bells, self._clock)
+        self._first: set[str] = set()
+        """Those who are the first in a line."""
+        clock = self._clock if self._own_clock else None
+        self._link = Link(self._place, self._timeout, clock, self._sent, self._listener.process)
         self._combiner = Combiner(self._link)
-        self._bells = Bells(self._place, f"{self._prefix}*:freed")
         self._turns: dict[asyncio.AbstractEventLoop, Turns] = {}
 
     def execute(self, op: Op) -> Answer:
         """Carry out one operation, blocking."""
         if isinstance(op, Park):
-            bell = threading.Event()
-            if self._bells.listen(op.id, bell.set):
-                self._clock.wait(bell, self._pause(op.seconds))
+            self._bells.park(op, lambda: self._most(op.id))
             return None
         answers = []
         for call in self._calls(op):
@@ -136,10 +139,7 @@ class RedisBackend:
     async def aexecute(self, op: Op) -> Answer:
         """The same for a task."""
         if isinstance(op, Park):
-            bell = asyncio.Event()
-            loop = asyncio.get_running_loop()
-            if self._bells.listen(op.id, lambda: _call_soon(loop, bell)):
-                await self._clock.wait_async(bell, self._pause(op.seconds))
+            await self._bells.apark(op, lambda: self._most(op.id))
             return None
         answers = []
         for call in self._calls(op):
@@ -151,7 +151,7 @@ class RedisBackend:
         """Close the connections of threads, and those of event loops that are still running; a
         task had better `aclose`.
         """
-        self._bells.close()
+        self._listener.close()
         self._combiner.close()
         for loop, turns in list(self._turns.items()):
             if loop.is_running():
@@ -174,8 +174,13 @@ class RedisBackend:
             turns = self._turns[loop] = Turns(self._link)
         return turns
 
-    def _pause(self, seconds: float) -> float:
-        return seconds if self._own_clock else min(seconds, self._bells.longest_wait)
+    def _most(self, id: str) -> float:
+        """Seconds after which somebody in line looks without having been rung for."""
+        if self._own_clock:
+            return inf
+        if not self._listener.hears:
+            return DEAF
+        return SAFETY if id in self._first else inf
 
     # -- from operations to calls ----------------------------------------------------------------
 
@@ -186,10 +191,9 @@ class RedisBackend:
         if isinstance(op, Reserve):
             shard = self._everything or self._one_shard(_owners(op))
             self._sent.reserving(op, shard)
-            if op.patience > 0.0:
-                self._bells.expect(op.id, frozenset(map(wire.owner_name, _owners(op))))
-            else:
-                self._bells.forget(op.id)
+            if op.patience > 0.0:  # from now on it can be rung for
+                self._bells.expect(op.id)
+                self._listener.start()
             return [Call(op, shard)]
         if isinstance(op, Peek):
             buckets: dict[bytes, list[Any]] = {}
@@ -204,7 +208,7 @@ class RedisBackend:
             if isinstance(op, Settle):
                 self._sent.settling(op.id)
             elif isinstance(op, Release):
-                self._bells.forget(op.id)
+                self._forget(op.id)
             found = self._everything or self._sent.shard(op.id)
             return [Call(op, found)] if found is not None else []
         raise TypeError(f"the redis backend does not know the operation {op!r}")
@@ -233,16 +237,18 @@ class RedisBackend:
         return shards.pop()
 
     def _finished(self, call: Call) -> Answer:
-        op = call.op
-        if call.error is not None and isinstance(op, Reserve):
-            self._bells.forget(op.id)
-        answer = call.result()
-        if isinstance(op, Reserve) and op.patience > 0.0:
-            decision = _decision(op, cast("Decision", answer), call.expiry)
-            if not isinstance(decision, Queued):
-                self._bells.forget(op.id)
-            return decision
-        return answer
+        op, answer = call.op, call.answer
+        if isinstance(op, Reserve):
+            if not isinstance(answer, Queued):
+                self._forget(op.id)
+            elif answer.first:
+                self._first.add(op.id)
+        return call.result()
+
+    def _forget(self, id: str) -> None:
+        """It is not in line any more."""
+        self._bells.forget(id)
+        self._first.discard(id)
 
     def __repr__(self) -> str:
         return f"<RedisBackend {self._place}>"
@@ -250,14 +256,6 @@ class RedisBackend:
 
 def _owners(op: Reserve) -> frozenset[Owner]:
     return frozenset(charge.owner for each in op.candidates for charge in each.charges)
-
-
-def _decision(op: Reserve, answer: Decision, expiry: float) -> Decision:
-    if isinstance(answer, Refusal):
-        seconds = answer.wait()
-        if seconds <= op.patience and isfinite(seconds):
-            return Queued(answer, min(seconds, expiry))
-    return answer
 
 
 def _joined(op: Op, answers: list[Answer]) -> Answer:
@@ -282,8 +280,3 @@ def _after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork)
-
-
-def _call_soon(loop: asyncio.AbstractEventLoop, bell: asyncio.Event) -> None:
-    if not loop.is_closed():
-        loop.call_soon_threadsafe(bell.set)

@@ -21,6 +21,7 @@ from ...core.ops import (
     Merge,
     Op,
     Peek,
+    Queued,
     Release,
     Renew,
     Reservation,
@@ -48,7 +49,6 @@ class Call:
         "charges",
         "done",
         "error",
-        "expiry",
         "insist",
         "op",
         "shard",
@@ -63,8 +63,6 @@ class Call:
         self.charges: tuple[Charge, ...] = ()
         self.insist = False
         self.answer: Answer = None
-        self.expiry = 0.0
-        """Seconds until the next lease ends, beside a Refusal of somebody who would wait."""
         self.error: BaseException | None = None
         self.done = False
         self.tell: Callable[[], None] | None = None
@@ -83,9 +81,9 @@ class Call:
             raise self.error
         return self.answer
 
-    def encode(self, now: float) -> tuple[bytes, bytes]:
+    def encode(self, now: float, process: bytes) -> tuple[bytes, bytes]:
         """As the script reads it: its id and its body; ``now`` is the server's time as far as it
-        is known.
+        is known, ``process`` whom to ring for if it waits.
         """
         op = self.op
         if type(op) is Peek:
@@ -94,7 +92,7 @@ class Call:
             return b"", wire.merge(op)
         id = wire.text(op.id)  # type: ignore[union-attr]  # the others were above
         if type(op) is Reserve:
-            return id, wire.reserve(op, now)
+            return id, wire.reserve(op, now, process)
         if type(op) is Settle:
             return id, wire.settle(op, self.charges, self.insist, now)
         if type(op) is Renew:
@@ -110,12 +108,14 @@ class Exchange:
     Args:
         clock: None for the server's clock, else where "now" comes from.
         patience: seconds after which nobody waits for an answer any more.
+        process: eight bytes, the name of the channel on which this process is rung for.
     """
 
-    def __init__(self, clock: Clock | None, sent: Sent, patience: float) -> None:
+    def __init__(self, clock: Clock | None, sent: Sent, patience: float, process: bytes) -> None:
         self._clock = clock
         self.sent = sent
         self._patience = patience
+        self.process = process
         self._ahead: float | None = None
         """The server's time less our monotonic clock's, at most; None: not heard yet."""
 
@@ -130,7 +130,7 @@ class Exchange:
                 now = sent_at + self._ahead
                 # What arrives after we gave it up must not be carried out: nobody would know of it.
                 latest = calls[0].since + self._patience + self._ahead
-            operations = [call.encode(now) for call in calls]
+            operations = [call.encode(now, self.process) for call in calls]
             replies = yield calls[0].shard, wire.batch(told, latest, REMEMBERED, operations)
             self._ahead = wire.read_time(replies[0]) - sent_at
             if len(replies) > 1:  # else it came too late, or the server's clock was set forward
@@ -146,7 +146,7 @@ class Exchange:
 
     def _answered(self, call: Call, raw: bytes) -> bool:
         try:
-            answer, call.expiry = wire.read(call.op, raw)
+            answer = wire.read(call.op, raw)
         except (wire.Unknown, wire.OutOfReach):
             # The server lost the reservation, or our clock was off by days: say it in full.
             call.insist = True
@@ -221,11 +221,12 @@ class Sent:
     def note(self, op: Op, answer: Any) -> None:
         """What became of an operation."""
         if isinstance(op, Reserve):
-            if not isinstance(answer, Reservation):
+            if isinstance(answer, Reservation):
+                if (entry := self._open.get(op.id)) is not None:
+                    entry.charges = op.candidates[answer.choice].charges
+            elif not isinstance(answer, Queued):  # who waits may be released
                 with self._lock:
                     self._open.pop(op.id, None)
-            elif (entry := self._open.get(op.id)) is not None:
-                entry.charges = op.candidates[answer.choice].charges
         elif isinstance(op, (Settle, Release)):
             with self._lock:
                 entry = self._open.pop(op.id, None)

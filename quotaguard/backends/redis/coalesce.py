@@ -35,11 +35,13 @@ Steps: TypeAlias = Generator[Step, "list[bytes]", None]
 class Link:
     """What the blocking and the awaiting side share."""
 
-    def __init__(self, place: Place, timeout: float, clock: Clock | None, sent: Sent) -> None:
+    def __init__(
+        self, place: Place, timeout: float, clock: Clock | None, sent: Sent, process: bytes
+    ) -> None:
         self.place = place
         self.timeout = timeout
         self.attempt = timeout * ATTEMPT
-        self.exchange = Exchange(clock, sent, 2 * self.attempt)
+        self.exchange = Exchange(clock, sent, 2 * self.attempt, process)
         self.breaker = Breaker()
 
     def exchanging(self, calls: list[Call], deadline: float) -> Steps:

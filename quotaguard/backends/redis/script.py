@@ -10,7 +10,19 @@ from typing import Any
 
 from redis.exceptions import NoScriptError
 
-_PARTS = ("books", "bucket", "records", "settle", "reserve", "peek", "adjust", "merge", "batch")
+_PARTS = (
+    "books",
+    "bucket",
+    "records",
+    "line",
+    "settle",
+    "reserve",
+    "peek",
+    "adjust",
+    "merge",
+    "batch",
+)
+"""Files of ``lua/``; each uses what stands before it."""
 
 
 _CONSTANTS = re.compile(

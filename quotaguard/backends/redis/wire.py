@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from base64 import urlsafe_b64encode
+from collections.abc import Iterator
 from functools import lru_cache
 from struct import Struct, pack, unpack_from
 
@@ -23,6 +24,7 @@ from ...core.ops import (
     Op,
     Owner,
     Peek,
+    Queued,
     Refusal,
     Renew,
     Reservation,
@@ -34,8 +36,9 @@ from ...core.ops import (
 from ...limits import Limit
 from ...windows import window
 
-_CHARGE = Struct("<20s8s9d")
-_RESERVE = Struct("<cddHI")
+_CHARGE = Struct("<20s8sB9d")
+_RESERVE = Struct("<cdddd20s8sHI")
+_RING = Struct("<dH")
 _COUNT = Struct("<H")
 _SIZES = Struct("<II")
 _SUMMARY = Struct("<20sdH")
@@ -93,6 +96,7 @@ def _charges(charges: tuple[Charge, ...], now: float) -> list[bytes]:
         _CHARGE.pack(
             owner_name(owner),
             limit_name(limit.id),
+            limit.fair + 2 * limit.in_flight,
             amount,
             least,
             _KEPT.get(limit.on_expire, keep),
@@ -121,10 +125,13 @@ def text(id: str) -> bytes:
     return id.encode("utf-8", "surrogatepass")
 
 
-def reserve(op: Reserve, now: float) -> bytes:
-    """A Reserve; ``now`` is the server's time as far as it is known."""
+def reserve(op: Reserve, now: float, process: bytes) -> bytes:
+    """A Reserve; ``now`` is the server's time as far as it is known, ``process`` eight bytes that
+    name the channel to ring on if it stands in line.
+    """
     instead_of = text(op.instead_of or "")
-    head = (op.lease, op.patience, len(op.candidates), len(instead_of))
+    who = op.priority, op.weight, owner_name((op.flow,)), process
+    head = op.lease, op.patience, *who, len(op.candidates), len(instead_of)
     parts = [_RESERVE.pack(b"R", *head), instead_of]
     for candidate in op.candidates:
         parts.append(_COUNT.pack(len(candidate.charges)))
@@ -186,35 +193,46 @@ def read_time(raw: bytes) -> float:
     return float(now)
 
 
-def read(op: Op, raw: bytes) -> tuple[Answer, float]:
-    """An answer; with a Refusal come the seconds until the next lease ends.
+def read_rings(raw: bytes) -> Iterator[tuple[str, float]]:
+    """What a process is rung for: the ids of waiters, and in how many seconds to ask again."""
+    at = 0
+    while at < len(raw):
+        seconds, size = _RING.unpack_from(raw, at)
+        at += _RING.size + size
+        yield raw[at - size : at].decode("utf-8", "surrogatepass"), seconds
+
+
+def read(op: Op, raw: bytes) -> Answer:
+    """An answer.
 
     Raises:
         Unknown, OutOfReach: see there.
     """
     if raw[:1] == b"M":
-        return _merged(raw), 0.0
+        return _merged(raw)
     kind, numbers = raw[:1], unpack_from(f"<{(len(raw) - 1) // 8}d", raw, 1)
     if kind == b"A":
-        return _reservation(op, numbers), 0.0  # type: ignore[arg-type]
+        return _reservation(op, numbers)  # type: ignore[arg-type]
     if kind == b"S":
-        return Settled(numbers[0] == 1.0, numbers[1] == 1.0, numbers[2:]), 0.0
+        return Settled(numbers[0] == 1.0, numbers[1] == 1.0, numbers[2:])
     if kind == b"R":
-        shortfalls = _shortfalls(op.candidates, numbers, 1)  # type: ignore[union-attr]
-        return Refusal(shortfalls), numbers[0]
+        return Refusal(_shortfalls(op.candidates, numbers, 0))  # type: ignore[union-attr]
+    if kind == b"Q":
+        refusal = Refusal(_shortfalls(op.candidates, numbers, 2))  # type: ignore[union-attr]
+        return Queued(refusal, numbers[0], numbers[1] == 1.0)
     if kind == b"P":
         return tuple(
             BucketState(owner, limit, *numbers[3 * i : 3 * i + 3])
             for i, (owner, limit) in enumerate(op.buckets)  # type: ignore[union-attr]
-        ), 0.0
+        )
     if kind == b"J":
         half = len(numbers) // 2
-        return Adjusted(numbers[:half], numbers[half:]), 0.0
+        return Adjusted(numbers[:half], numbers[half:])
     if kind == b"U":
         raise Unknown
     if kind == b"W":
         raise OutOfReach
-    return {b"T": True, b"F": False, b"N": None}[kind], 0.0
+    return {b"T": True, b"F": False, b"N": None}[kind]
 
 
 def _reservation(op: Reserve, numbers: tuple[float, ...]) -> Reservation:
