@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,6 +19,7 @@ from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from .errors import ConfigurationError
 from .events import Event
@@ -60,6 +62,7 @@ _GUARD_KEYS = (
     "mode",
     "journal",
 )
+_RELATIVE = re.compile(r"sqlite:///(?![/?:]).")
 _TIER_VALUES = ("limits", "models", "warn_at", "priority", "weight")
 _TIER_KEYS = (*_TIER_VALUES, "when_exceeded", "when_not_allowed")
 _WHO_KEYS = ("tier", "limits", "models")
@@ -217,7 +220,20 @@ def _read(source: str | Path | Mapping[str, Any]) -> tuple[Mapping[str, Any], st
         raise ConfigurationError(f"cannot read {source}: {error.strerror}") from error
     except ValueError as error:  # TOMLDecodeError, UnicodeDecodeError
         raise ConfigurationError(f"{source} is not TOML: {error}") from error
+    folder = Path(source).absolute().parent
+    for key in ("backend", "journal"):
+        if isinstance(said.get(key), str):
+            said[key] = _beside(said[key], folder)
     return said, f"{source}: "
+
+
+def _beside(place: str, folder: Path) -> str:
+    """A place whose path is relative is meant from the file that names it: wherever processes are
+    started, they share one ledger.
+    """
+    if _RELATIVE.match(place):
+        return f"sqlite:///{quote(str(folder))}/{place.removeprefix('sqlite:///')}"
+    return place if "://" in place or not place else str(folder / place)
 
 
 def _arguments(said: Mapping[str, Any]) -> dict[str, Any]:

@@ -96,6 +96,27 @@ def test_arguments_beside_a_file(write: Write) -> None:
     assert not config.load_guard(write("mode = 'observe'"), mode="enforce")._observing
 
 
+def test_paths_in_a_file_are_meant_from_there(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, write: Write
+) -> None:
+    """A worker that was started elsewhere would have a ledger of its own, and the limits twice."""
+    write(
+        "limits = ['9 tokens/day']\nbackend = 'sqlite:///q%20 1.db?timeout=9'\njournal = 'u.jsonl'"
+    )
+    deep = tmp_path / "a" / "b"
+    deep.mkdir(parents=True)
+    for folder in (tmp_path, deep):
+        monkeypatch.chdir(folder)
+        guard = config.load_guard(config.config_file() or "")
+        with guard.hold(user="ann", input_tokens=2, output_tokens=0):
+            pass
+        guard.close()
+    assert guard.peek(user="ann")[0].left == 5
+    assert len(guard.report("all").rows) == 1
+    assert {path.name for path in tmp_path.iterdir()} >= {"q  1.db", "u.jsonl"}
+    assert list(deep.iterdir()) == []
+
+
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     """One that is missing, one that is a directory, one that is not text."""
     missing, binary = tmp_path / "no.toml", tmp_path / "binary.toml"

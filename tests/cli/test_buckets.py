@@ -131,7 +131,8 @@ def test_a_record_that_cannot_be_written_is_an_error(configured: Path) -> None:
     configured.write_text(configured.read_text().replace("usage.jsonl", "no/folder/usage.jsonl"))
     result = run("grant", "alice", "300", "--take")
     assert result.exit_code == 3
-    assert "it is done, but <Journal JsonLines no/folder/usage.jsonl>" in result.stderr
+    assert "it is done, but <Journal JsonLines " in result.stderr
+    assert "no/folder/usage.jsonl> could not be written: no record of it" in result.stderr
     assert lefts()[0] == 700
 
 
