@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from quotaguard.backends.line import Line
-from quotaguard.backends.places import MemoryPlaces
+from quotaguard.backends.places import MemoryPlaces, Waiter
 from quotaguard.backends.redis import RedisBackend, wire
 from quotaguard.core.ledger import Held, Key, State
 from quotaguard.core.ops import (
@@ -131,7 +131,8 @@ class Books:
         return (held for held in self.reservations.values() if held.status == "open")
 
     def due(self, now: float) -> Iterable[Held]:
-        return [held for held in self.open() if held.expires <= now]
+        due = [held for held in self.open() if held.expires <= now]
+        return sorted(due, key=lambda held: (held.expires, held.answer.id))
 
     def open_on(self, key: Key) -> float:
         return sum(
@@ -140,6 +141,14 @@ class Books:
             for charge, charged in zip(held.charges, held.charged, strict=True)
             if (charge.owner, charge.limit.id) == key
         )
+
+
+class Patient(MemoryPlaces):
+    """It looks for the dead each time, and in the same order as the Lua does."""
+
+    def overdue(self, until: float) -> Iterable[Waiter]:
+        self._looked_at = -math.inf
+        return sorted(super().overdue(until), key=lambda waiter: (waiter.deadline, waiter.id))
 
 
 def close(ours: Any, theirs: Any) -> bool:
@@ -201,7 +210,7 @@ class Asking(RuleBasedStateMachine):
         self.server.flush()
         self.clock.advance(START - self.clock.now())
         self.books = Books()
-        self.places = MemoryPlaces()
+        self.places = Patient()
         self.expected_rings: list[tuple[str, float]] = []
         self.line = Line(self.books, self.places, lambda *ring: self.expected_rings.append(ring))
         self.waiting: dict[str, Reserve] = {}
@@ -211,7 +220,6 @@ class Asking(RuleBasedStateMachine):
 
     def ask(self, op: Op) -> Answer:
         now = self.clock.now()
-        self.places._looked_at = -math.inf  # it looks for the dead each time, as the Lua does
         expected = self.merged(op) if isinstance(op, Merge) else self.line.carry_out(op, now)
         found = self.backend.execute(op)
         assert type(found) is type(expected), (found, expected)
