@@ -117,6 +117,22 @@ PARTS = (
         ),
     ),
     Part(
+        "three_tiers",
+        "Free, Pro, Enterprise",
+        "Access follows what is paid: small models only, expert models as long as the quota lasts, "
+        "and terms of an organisation's own.",
+        "Pro is not cut off at the limit but served by the small model, and is back on the expert "
+        "one the next day. New terms hold without a restart.",
+        (
+            "not part of tier 'free'",
+            "limit of 10k tokens/day",
+            "call 32: gpt-4o-mini because of 500k tokens/day for gpt-4o",
+            "no: the limit of 30k tokens/day per org",
+            "agreed on more: gpt-4o",
+            "gpt-4o-mini / gpt-4o",
+        ),
+    ),
+    Part(
         "custom_provider",
         "Any other provider",
         "No SDK is needed: reserve around a block, and say what it used.",

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from .entries import Entry
     from .journal import Journal
     from .report import Report
+    from .simulation import Simulation
 
 __all__ = [
     "Adjustment",
@@ -77,6 +78,7 @@ __all__ = [
     "Refuse",
     "Report",
     "RequestTooLarge",
+    "Simulation",
     "Tier",
     "UnmeteredEndpoint",
     "Usage",
@@ -101,6 +103,7 @@ _LAZY = {
     "Journal": "journal",
     "Patch": "clients.patch",
     "Report": "report",
+    "Simulation": "simulation",
     "patch": "clients.patch",
     "load_guard": "config",
     "reload_guard": "config",

@@ -1,17 +1,21 @@
-"""What a guard's calls added up to: its journal, and reports of it."""
+"""What a guard's calls added up to, and what they would have under another policy."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from .admin import Administration
 from .display import Displayed
 from .errors import ConfigurationError
+from .limits import Limit
+from .resolver import Resolver, TierOf
+from .tiers import Tier
 
 if TYPE_CHECKING:  # most guards keep no journal
     from .journal import Journal, Place
     from .report import Period, Report
+    from .simulation import Log, Simulation
 
 
 class Accounts(Displayed, Administration):
@@ -83,3 +87,38 @@ class Accounts(Displayed, Administration):
         start, end = period_of(period, tz, self.clock.now())
         entries = self.journal.entries(start, end)
         return report(entries, by, start=start, end=end, tz=tz)
+
+    def simulate(
+        self,
+        usage_log: Log,
+        tiers: Iterable[Tier] | None = None,
+        *,
+        limits: Iterable[str | Limit | Mapping[str, Any]] | None = None,
+        default_tier: str | None = None,
+        tier_of: TierOf | None = None,
+    ) -> Simulation:
+        """What a policy would have done with recorded calls: whom it would have refused, downgraded
+        or delayed, and what that would have cost. Nothing is spent, and nobody is told.
+
+        Each call arrives when it did and uses what it did, whichever model serves it. A call that
+        was refused then uses what it was estimated to.
+
+        Args:
+            usage_log: a journal, its URL or path, or calls as entries or mappings; a file of JSON
+                lines may hold lines such as ``{"time": 1767225600, "user": "ann", "model":
+                "gpt-4o", "input_tokens": 300, "output_tokens": 100}``.
+            tiers, limits, default_tier: the policy; what is left out is this guard's.
+            tier_of: who has which tier; else who was in a tier of the same name then is in it, all
+                others are in the default tier. The guard's own counts if ``tiers`` is left out.
+
+        Raises:
+            ConfigurationError: an argument or a line of the log is wrong.
+            BackendError: the log could not be read.
+        """
+        from .simulation import Simulation, calls_of, replay
+
+        calls, left_out = calls_of(usage_log)
+        rules = self.rules.changed(tiers, limits, default_tier)
+        own = self.resolver if tiers is None else Resolver(None, 1.0, self.clock.now)
+        did, would = replay(self, calls, rules, own.again(tier_of))
+        return Simulation(tuple(did), tuple(would), left_out)

@@ -2,14 +2,15 @@
 
 ``QUOTAGUARD_CONFIG`` names a TOML file; else ``quotaguard.toml`` is looked for in the working
 directory and those above it. Without a file, ``QUOTAGUARD_LIMITS`` holds limits, separated by
-semicolons, and ``QUOTAGUARD_BACKEND`` the backend. With none of these a client meters without
-limiting.
+semicolons, ``QUOTAGUARD_BACKEND`` the backend and ``QUOTAGUARD_JOURNAL`` the journal. With none of
+these a client meters without limiting.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,6 +19,7 @@ from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from .errors import ConfigurationError
 from .events import Event
@@ -61,6 +63,7 @@ _GUARD_KEYS = (
     "journal",
     "learn_provider_limits",
 )
+_RELATIVE = re.compile(r"sqlite:///(?![/?:]).")
 _TIER_VALUES = ("limits", "models", "warn_at", "priority", "weight")
 _TIER_KEYS = (*_TIER_VALUES, "when_exceeded", "when_not_allowed")
 _WHO_KEYS = ("tier", "limits", "models")
@@ -99,7 +102,7 @@ def described() -> tuple[dict[str, Any], str]:
     Raises:
         ConfigurationError: what they say is wrong.
     """
-    file, limits, backend = _places()
+    file, limits, backend, journal = _places()
     if file is not None:
         said, where = _read(file)
         with blaming(where):
@@ -107,17 +110,25 @@ def described() -> tuple[dict[str, Any], str]:
     found: dict[str, Any] = {"limits": _texts(limits)} if _texts(limits) else {}
     if backend:
         found["backend"] = backend
+    if journal:
+        found["journal"] = journal
     return found, _ENVIRONMENT
 
 
-_ENVIRONMENT = "QUOTAGUARD_LIMITS or QUOTAGUARD_BACKEND: "
+_ENVIRONMENT = "QUOTAGUARD_LIMITS, QUOTAGUARD_BACKEND or QUOTAGUARD_JOURNAL: "
 
 
-def _places() -> tuple[Path | None, str, str]:
-    """The file, and what the environment says of limits and backend."""
+def config_file() -> Path | None:
+    """The file that describes the default guard, absolute; None: the environment does."""
     named = os.environ.get("QUOTAGUARD_CONFIG")
-    file = Path(named).absolute() if named else _find(Path.cwd())
-    return file, os.environ.get("QUOTAGUARD_LIMITS", ""), os.environ.get("QUOTAGUARD_BACKEND", "")
+    return Path(named).absolute() if named else _find(Path.cwd())
+
+
+def _places() -> tuple[Path | None, str, str, str]:
+    """The file, and what the environment says of limits, backend and journal."""
+    names = ("QUOTAGUARD_LIMITS", "QUOTAGUARD_BACKEND", "QUOTAGUARD_JOURNAL")
+    limits, backend, journal = (os.environ.get(name, "") for name in names)
+    return config_file(), limits, backend, journal
 
 
 def _texts(limits: str) -> list[str]:
@@ -125,14 +136,18 @@ def _texts(limits: str) -> list[str]:
 
 
 @lru_cache(maxsize=8)
-def _default(file: Path | None, limits: str, backend: str) -> Guard:
+def _default(file: Path | None, limits: str, backend: str, journal: str) -> Guard:
     if file is not None:
         return load_guard(file)
     parsed = _texts(limits)
     hooks = () if parsed else (_WarnOnce(),)
     with blaming(_ENVIRONMENT):
         return Guard(
-            limits=parsed, backend=backend or "memory://", anonymous=ANONYMOUS, hooks=hooks
+            limits=parsed,
+            backend=backend or "memory://",
+            journal=journal or None,
+            anonymous=ANONYMOUS,
+            hooks=hooks,
         )
 
 
@@ -165,8 +180,13 @@ def _find(directory: Path) -> Path | None:
     return next((d / FILE for d in (directory, *directory.parents) if (d / FILE).is_file()), None)
 
 
-def load_guard(source: str | Path | Mapping[str, Any]) -> Guard:
+def load_guard(source: str | Path | Mapping[str, Any], **instead: Any) -> Guard:
     """The guard that a TOML file, or a mapping of the same shape, describes.
+
+    Args:
+        source: the file, or the mapping.
+        instead: arguments of `Guard` that go before what it says, such as ``hooks`` and ``clock``,
+            which are no text.
 
     Raises:
         ConfigurationError: it can't be read or says something wrong; the message names the file,
@@ -174,7 +194,7 @@ def load_guard(source: str | Path | Mapping[str, Any]) -> Guard:
     """
     said, where = _read(source)
     with blaming(where):
-        return Guard(**_arguments(said))
+        return Guard(**{**_arguments(said), **instead})
 
 
 def reload_guard(guard: Guard, source: str | Path | Mapping[str, Any]) -> None:
@@ -193,20 +213,32 @@ def reload_guard(guard: Guard, source: str | Path | Mapping[str, Any]) -> None:
 def _read(source: str | Path | Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
     if isinstance(source, Mapping):
         return source, ""
+    if not isinstance(source, (str, os.PathLike)):
+        raise ConfigurationError(f"a guard is described by a file or a mapping, not {source!r}")
     try:
         said = tomllib.loads(Path(source).read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigurationError(f"cannot read {source}: {error.strerror}") from error
     except ValueError as error:  # TOMLDecodeError, UnicodeDecodeError
         raise ConfigurationError(f"{source} is not TOML: {error}") from error
+    folder = Path(source).absolute().parent
+    for key in ("backend", "journal"):
+        if isinstance(said.get(key), str):
+            said[key] = _beside(said[key], folder)
     return said, f"{source}: "
+
+
+def _beside(place: str, folder: Path) -> str:
+    """A place whose path is relative is meant from the file that names it: wherever processes are
+    started, they share one ledger.
+    """
+    if _RELATIVE.match(place):
+        return f"sqlite:///{quote(str(folder))}/{place.removeprefix('sqlite:///')}"
+    return place if "://" in place or not place else str(folder / place)
 
 
 def _arguments(said: Mapping[str, Any]) -> dict[str, Any]:
     arguments = {key: said[key] for key in _GUARD_KEYS if key in said}
-    for key in ("strict", "count_unmetered", "ask_for_usage", "learn_provider_limits"):
-        if not isinstance(arguments.get(key, True), bool):
-            raise ConfigurationError(f"{key} is true or false, not {arguments[key]!r}")
     if "when_exceeded" in arguments:
         arguments["when_exceeded"] = _policies(arguments["when_exceeded"], "when_exceeded")
     return {**arguments, **_plans(said)}
@@ -242,7 +274,7 @@ def _terms(said: Mapping[str, Any], what: str, tiers: Mapping[str, Tier]) -> dic
         where = f"{what}.{name}"
         _known(table, _WHO_KEYS, where)
         chosen = table.get("tier", said.get("default_tier", next(iter(tiers))))
-        if chosen not in tiers:
+        if not isinstance(chosen, str) or chosen not in tiers:
             raise ConfigurationError(f"{where}: unknown tier {chosen!r}; known: {', '.join(tiers)}")
         try:
             found[name] = tiers[chosen].overridden(table.get("limits", ()), table.get("models"))

@@ -41,6 +41,8 @@ class Entry:
         began: when it was admitted, in seconds since the epoch; None: it was not.
         waited: seconds that it stood in line.
         reserved: what it was estimated to use, with what that costs where a price is known.
+        stated: whether the request stated the most that its answer might have; None: it is not
+            known, or a guess was reserved for it, which alone refuses nothing.
         used: what it used, with its cost where a price is known; None: nobody can tell, it was
             charged as reserved.
         in_full: nano-dollars that the usage costs with the model asked for; None: unknown.
@@ -66,6 +68,7 @@ class Entry:
     reserved: Usage = _NOTHING
     used: Usage | None = None
     in_full: int | None = None
+    stated: bool | None = None
     by: str | None = None
     changes: tuple[tuple[str, float, float], ...] = ()
 
@@ -133,6 +136,8 @@ class Entry:
         if self.outcome not in ("served", "refused", "adjusted"):
             raise ValueError(f"no entry of a journal: its outcome is {self.outcome!r}")
         numbers = [*self.reserved, *(self.used or ()), self.in_full, self.waited, self.began]
+        if self.stated not in (None, True, False):
+            raise ValueError(f"no entry of a journal: stated is {self.stated!r}")
         if not all(n is None or type(n) in (int, float) for n in numbers):
             raise ValueError("no entry of a journal: a count is no number")
         if not all(
@@ -209,6 +214,7 @@ class Bookkeeper:
             reserved=event.reserved,
             used=event.used,
             in_full=event.in_full,
+            stated=event.stated or None,
         )
 
     def _refused(self, event: Refused) -> Entry:
@@ -224,6 +230,7 @@ class Bookkeeper:
             limit=limit,
             waited=event.waited,
             reserved=event.estimated,
+            stated=event.stated or None,
         )
 
     def _adjusted(self, event: Adjusted) -> Entry:

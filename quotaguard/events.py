@@ -78,12 +78,14 @@ class Refused(Event):
         estimated: what it was estimated to use.
         enforced: False if the guard only observes, so that the call goes all the same.
         waited: seconds that it stood in line.
+        stated: whether the request states the most that its answer may have.
     """
 
     error: QuotaguardError
     estimated: Usage
     enforced: bool = True
     waited: float = 0.0
+    stated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +121,7 @@ class Settled(Event):
         left: the limits that were charged, each with the share of its bucket that is left: 1.0 of a
             full one, negative in debt.
         began: when it was admitted, in seconds since the epoch.
+        stated: whether the request stated the most that its answer might have.
     """
 
     served: str | None
@@ -131,6 +134,7 @@ class Settled(Event):
     observed: str | None = None
     left: tuple[tuple[str, float], ...] = ()
     began: float = 0.0
+    stated: bool = False
 
 
 @dataclass(frozen=True, slots=True)

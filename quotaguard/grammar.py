@@ -81,6 +81,17 @@ def read(text: object) -> dict[str, Any]:
     }
 
 
+def quantity(text: str) -> float:
+    """A number as limits have it: ``"5000"``, ``"5k"``, ``"1.5M"``.
+
+    Raises:
+        ConfigurationError: it is none.
+    """
+    if not re.fullmatch(rf"\s*{_NUMBER}\s*", text, re.IGNORECASE):
+        raise ConfigurationError(f"an amount is a number such as 5000, 5k or 1.5M, not {text!r}")
+    return _number(text.strip())
+
+
 def written(limit: Limit) -> str:
     """A limit's text."""
     if limit.metric == "usd":

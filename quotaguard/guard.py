@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from queue import SimpleQueue
@@ -130,9 +131,9 @@ class Guard(Jobs):
         self._lease_seconds = _positive(lease_seconds, "lease_seconds")
         self.tell = Teller(hooks)
         self.journal = self._journaling(journal)
-        self.strict = strict
-        self.count_unmetered = count_unmetered
-        self.ask_for_usage = ask_for_usage
+        self.strict = _flag(strict, "strict")
+        self.count_unmetered = _flag(count_unmetered, "count_unmetered")
+        self.ask_for_usage = _flag(ask_for_usage, "ask_for_usage")
         self.rough = _one_of(count, "count", "exact", "when_close") == "when_close"
         self._observing = _one_of(mode, "mode", "enforce", "observe") == "observe"
         self._warn_at = thresholds(warn_at, "warn_at")
@@ -148,7 +149,7 @@ class Guard(Jobs):
         self.estimator = Estimator(reserve_output, self.output_guess, calibrate)
         self.upstream = None
         pools, known = [*self.estimator.pools], {*self.rules.known_limits}
-        if learn_provider_limits:
+        if _flag(learn_provider_limits, "learn_provider_limits"):
             from .upstream import PAUSE, Upstream
 
             self.upstream = Upstream(self.clock.now)
@@ -175,14 +176,7 @@ class Guard(Jobs):
         Raises:
             ConfigurationError: an argument is wrong; then nothing changes.
         """
-        old = self.rules
-        self.rules = Rules(
-            old.tiers.values() if tiers is None else tiers,
-            old.limits if limits is None else limits,
-            default_tier or (old.default if tiers is None else None),
-            old.anonymous,
-            self.prices,
-        )
+        self.rules = self.rules.changed(tiers, limits, default_tier)
         self.resolver = self.resolver.again(tier_of)
 
     # -- around a block --------------------------------------------------------------------------
@@ -290,8 +284,15 @@ class Guard(Jobs):
 
 
 def _positive(value: object, what: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
-        raise ConfigurationError(f"{what} is a number > 0, not {value!r}")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+        finite = " and finite" if value == math.inf else ""
+        raise ConfigurationError(f"{what} is a number > 0{finite}, not {value!r}")
+    return value
+
+
+def _flag(value: object, what: str) -> bool:
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"{what} is true or false, not {value!r}")
     return value
 
 

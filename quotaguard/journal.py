@@ -97,9 +97,11 @@ class Journal:
         """Entries that could not be kept."""
         return self._writer.lost
 
-    def flush(self) -> None:
-        """Write what is not written yet; what fails is tried again later."""
-        self._writer.flush()
+    def flush(self) -> bool:
+        """Write what is not written yet, and say whether that was done; what fails is tried again
+        later.
+        """
+        return self._writer.flush()
 
     def close(self) -> None:
         """Write what is not written yet and close the files; what fails now is lost."""

@@ -116,7 +116,7 @@ class Limit:
         object.__setattr__(self, "text", written(self))
 
     def _validate(self) -> None:
-        if self.metric not in METRICS:
+        if not isinstance(self.metric, str) or self.metric not in METRICS:
             raise ConfigurationError(f"unknown metric {self.metric!r}; known: {', '.join(METRICS)}")
         if not _is_number(self.amount) or self.amount < 0:
             raise ConfigurationError(f"a limit's amount is a number >= 0, not {self.amount!r}")

@@ -160,8 +160,8 @@ def backoff(attempt: int) -> float:
 Policy: TypeAlias = Refuse | Wait | Fallback
 
 
-def policies(value: object) -> tuple[Policy, ...]:
-    """A list of policies, checked.
+def policies(value: object, where: str = "when_exceeded") -> tuple[Policy, ...]:
+    """A list of policies, checked; ``where`` says of what, for the error.
 
     Raises:
         ConfigurationError: something else is in it, or something stands behind `Refuse`.
@@ -169,15 +169,16 @@ def policies(value: object) -> tuple[Policy, ...]:
     if isinstance(value, (Refuse, Wait, Fallback)):
         return (value,)
     if not isinstance(value, Iterable) or isinstance(value, (str, bytes)):
-        raise ConfigurationError(f"when_exceeded is a list of policies, not {value!r}")
+        raise ConfigurationError(f"{where} is a list of policies, not {value!r}")
     chosen = tuple(value)
     for position, each in enumerate(chosen):
         if not isinstance(each, (Refuse, Wait, Fallback)):
             raise ConfigurationError(
-                f"when_exceeded holds Refuse(), Wait(...) and Fallback(...), not {each!r}"
+                f"{where} holds Refuse(), Wait(...) and Fallback(...), not {each!r}"
             )
         if isinstance(each, Refuse) and position < len(chosen) - 1:
             raise ConfigurationError(
-                f"nothing is tried after Refuse(), so {chosen[position + 1]!r} is never reached"
+                f"{where}: nothing is tried after Refuse(), so {chosen[position + 1]!r} is never "
+                "reached"
             )
     return chosen

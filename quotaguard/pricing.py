@@ -64,6 +64,15 @@ class Price:
                     f"a price is a number of dollars per million tokens, not {name}={value!r}"
                 )
             object.__setattr__(self, name, exact)
+        if (self.above is None) != (self.longer is None) or not (
+            self.above is None or (type(self.above) is int and self.above >= 0)
+        ):
+            raise ConfigurationError(
+                "above is a number of input tokens, and goes with longer, the price beyond it; "
+                f"not above={self.above!r}, longer={self.longer!r}"
+            )
+        if self.longer is not None:
+            object.__setattr__(self, "longer", Price.of(self.longer))
 
     @classmethod
     def of(cls, said: object) -> Price:
@@ -175,6 +184,11 @@ class Prices:
             )
         return found
 
+    def by(self, now: Callable[[], float]) -> Prices:
+        """The same at the times of another clock."""
+        unknown = "warn" if self._warns else "refuse"
+        return Prices(dict(self._overrides), unknown, now, self._lookup)
+
     def priced(self, usage: Usage, model: str | None, service: str = "") -> Usage:
         """The usage with its cost.
 
@@ -192,6 +206,8 @@ class Prices:
 
 
 def _override(model: object, price: object) -> Price:
+    if not isinstance(model, str) or not model:
+        raise ConfigurationError(f"prices maps names of models to prices, not {model!r}")
     try:
         return Price.of(price)
     except ConfigurationError as error:
@@ -226,6 +242,13 @@ def context_window(model: str) -> int | None:
     return None if found is None else found.context_window
 
 
+def price_page(model: str) -> str | None:
+    """The provider's page that the list has a model's prices from; None: unknown."""
+    found = _entry(model) if _list() is not None else None
+    pages = getattr(found[0], "pricing_urls", None) if found is not None else None
+    return pages[0] if pages else None
+
+
 @lru_cache(maxsize=1)
 def dearest() -> Price | None:
     """The highest price for each kind of token of all text models of OpenAI and Anthropic."""
@@ -252,12 +275,18 @@ def _list() -> Any:
     return data_snapshot.get_snapshot()
 
 
-@lru_cache(maxsize=1000)
 def _model(model: str) -> Any:
-    """What the list knows of a model, under whichever provider's name for it."""
+    """What the list knows of a model."""
+    found = _entry(model)
+    return None if found is None else found[1]
+
+
+@lru_cache(maxsize=1000)
+def _entry(model: str) -> Any:
+    """The provider and the model, under whichever provider's name for it."""
     for place in _PLACES:
         try:
-            return _list().find_provider_model(model, None, place, None)[1]
+            return _list().find_provider_model(model, None, place, None)
         except LookupError:
             continue
     return None

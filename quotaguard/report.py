@@ -19,7 +19,7 @@ from .entries import Entry
 from .errors import ConfigurationError
 from .usage import NANO
 from .windows import UNITS, window, zone
-from .wording import money, shown
+from .wording import aligned, money, shown
 
 Moment: TypeAlias = "float | datetime | None"
 Period: TypeAlias = "str | tuple[Moment, Moment]"
@@ -44,6 +44,7 @@ class Row:
         refused: calls that were refused.
         waited: calls that stood in line, whether they were served then or refused.
         waited_seconds: how long they did.
+        longest_wait: how long the one did that stood longest.
         nano_usd_refused: what the refused calls were estimated to cost.
         nano_usd_downgraded: what the downgraded calls would have cost with the model asked for,
             minus what they cost.
@@ -64,6 +65,7 @@ class Row:
     refused: int = 0
     waited: int = 0
     waited_seconds: float = 0.0
+    longest_wait: float = 0.0
     nano_usd_refused: int = 0
     nano_usd_downgraded: int = 0
     unpriced_saved: int = 0
@@ -100,6 +102,7 @@ class _Sum:
         row = self.row
         if entry.waited:
             row.waited += 1
+            row.longest_wait = max(row.longest_wait, entry.waited)
             self.seconds += Fraction(entry.waited)
         saved = entry.saved
         row.unpriced_saved += saved is None
@@ -180,15 +183,7 @@ class Report(Displayed):
 
     def __str__(self) -> str:
         head, lines, last = self.table()
-        table = [head, *lines, last]
-        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        return "\n".join(
-            "  ".join(
-                cell.ljust(width) if at < len(self.by) else cell.rjust(width)
-                for at, (cell, width) in enumerate(zip(line, widths, strict=True))
-            ).rstrip()
-            for line in table
-        )
+        return aligned([head, *lines, last], len(self.by))
 
 
 _COLUMNS: tuple[tuple[str, Callable[[Row], str], bool], ...] = (
@@ -211,7 +206,7 @@ _COLUMNS: tuple[tuple[str, Callable[[Row], str], bool], ...] = (
 )
 """Name, how it is shown, and whether it is shown where it is all zero."""
 
-_GROUPS: dict[str, Callable[[Entry, str], str | None]] = {
+GROUPS: dict[str, Callable[[Entry, str], str | None]] = {
     "user": lambda entry, _: entry.user,
     "org": lambda entry, _: entry.org,
     "tier": lambda entry, _: entry.tier,
@@ -238,10 +233,7 @@ class Sums:
     """
 
     def __init__(self, by: str | Sequence[str], tz: str = "UTC") -> None:
-        self._by = (by,) if isinstance(by, str) else tuple(by)
-        for group in self._by:
-            if group not in _GROUPS:
-                raise ConfigurationError(f"by is any of {', '.join(_GROUPS)}, not {group!r}")
+        self._by = _groups(by)
         zone(tz)
         self._tz = tz
         self._sums: dict[tuple[str | None, ...], _Sum] = {}
@@ -251,7 +243,7 @@ class Sums:
         """Take an entry in, if it is of a call."""
         if entry.outcome == "adjusted":
             return
-        key = tuple(_GROUPS[group](entry, self._tz) for group in self._by)
+        key = tuple(GROUPS[group](entry, self._tz) for group in self._by)
         found = self._sums.get(key)
         if found is None:
             found = self._sums[key] = _Sum()
@@ -298,6 +290,14 @@ def report(
         if start <= entry.time < end:
             sums.add(entry)
     return sums.done(start, end)
+
+
+def _groups(by: object) -> tuple[str, ...]:
+    groups = (by,) if isinstance(by, str) else by
+    for group in groups if isinstance(groups, (list, tuple)) else (groups,):
+        if not isinstance(group, str) or group not in GROUPS:
+            raise ConfigurationError(f"by is any of {', '.join(GROUPS)}, not {group!r}")
+    return tuple(groups)  # type: ignore[arg-type]
 
 
 def period_of(said: Period, tz: str, now: float) -> tuple[float, float]:

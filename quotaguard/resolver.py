@@ -72,9 +72,9 @@ class Resolver:
         self._known[identity[:2]] = self._now() + self._seconds, answer
         return tier
 
-    def again(self, tier_of: TierOf | None) -> Resolver:
-        """The same without what it has learnt, perhaps with another callable."""
-        return Resolver(tier_of or self._tier_of, self._seconds, self._now)
+    def again(self, tier_of: TierOf | None, now: Callable[[], float] | None = None) -> Resolver:
+        """The same without what it has learnt, perhaps with another callable or clock."""
+        return Resolver(tier_of or self._tier_of, self._seconds, now or self._now)
 
     @staticmethod
     def _tier(answer: Tier | str | None, rules: Rules) -> Tier:

@@ -63,6 +63,26 @@ class Rules:
             self.tier(self.default)
         self.anonymous = name(anonymous, "anonymous")
 
+    def changed(
+        self,
+        tiers: Iterable[Tier] | None = None,
+        limits: Iterable[str | Limit | Mapping[str, Any]] | None = None,
+        default_tier: str | None = None,
+        prices: Prices | None = None,
+    ) -> Rules:
+        """Other rules that agree with these in what is left out.
+
+        Raises:
+            ConfigurationError: an argument is wrong.
+        """
+        return Rules(
+            self.tiers.values() if tiers is None else tiers,
+            self.limits if limits is None else limits,
+            default_tier or (self.default if tiers is None else None),
+            self.anonymous,
+            prices or self._prices,
+        )
+
     def who(self, identity: Identity) -> Identity:
         """The identity, complete as far as it can be before its tier is known."""
         if identity.user is None and self.anonymous is not None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from importlib.metadata import version
 
-from .pricing import Price, Prices
+from .pricing import Price, Prices, price_page
 from .usage import NANO, Usage
 
 
@@ -52,7 +52,12 @@ class Savings:
 
 
 def saved_by_blocking(
-    blocked: Iterable[Usage], model: str, *, users: int = 1000, price: Price | None = None
+    blocked: Iterable[Usage],
+    model: str,
+    *,
+    users: int = 1000,
+    price: Price | None = None,
+    assumed: Iterable[str] = (),
 ) -> Savings:
     """What it saves each day that users are blocked.
 
@@ -61,6 +66,7 @@ def saved_by_blocking(
         model: the model that they asked for.
         users: how many users are blocked like that each day.
         price: of that model (default: what the list of genai-prices says today).
+        assumed: what the numbers take for granted besides, a sentence each.
 
     Raises:
         PriceUnknown: there is no price.
@@ -70,6 +76,8 @@ def saved_by_blocking(
     if price is None:
         price = Prices({}, "refuse", time.time).of(model)
         source = f"by genai-prices {version('genai-prices')}"
+        if page := price_page(model):
+            source += f", recorded from {page}"
     total = Usage(nano_usd=0)
     for usage in usages:
         total += usage._replace(nano_usd=price.nano_usd(usage))
@@ -81,6 +89,7 @@ def saved_by_blocking(
         total,
         (
             f"{model} costs {dollars} a million output tokens, {source}.",
+            *assumed,
             "Without the quota each blocked call would have been made once and answered in full.",
             "Nobody pays for the call elsewhere, or makes it again the next day.",
         ),

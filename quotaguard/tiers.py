@@ -64,7 +64,8 @@ class Tier:
         object.__setattr__(self, "name", name)
         object.__setattr__(self, "limits", distinct(limits, f"tier {name!r}"))
         object.__setattr__(self, "models", patterns)
-        chosen = None if when_exceeded is None else policies(when_exceeded)
+        where = f"tier {name!r}: when_exceeded"
+        chosen = None if when_exceeded is None else policies(when_exceeded, where)
         object.__setattr__(self, "when_exceeded", chosen)
         if not isinstance(when_not_allowed, (Refuse, Fallback)):
             raise ConfigurationError(

@@ -12,13 +12,19 @@ from .errors import ConfigurationError
 UNITS = ("day", "week", "month")
 
 
-@lru_cache(maxsize=64)
 def zone(name: str) -> ZoneInfo:
     """The time zone of that IANA name.
 
     Raises:
         ConfigurationError: there is none of that name on this machine.
     """
+    if not isinstance(name, str):
+        raise ConfigurationError(f"a time zone is a name such as 'Europe/Paris', not {name!r}")
+    return _zone(name)
+
+
+@lru_cache(maxsize=64)
+def _zone(name: str) -> ZoneInfo:
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from decimal import Decimal
 
 
@@ -38,3 +39,15 @@ def shown(part: str | None, most: int = 40) -> str:
         return "-"
     plain = part if part.isprintable() else repr(part)
     return plain if len(plain) <= most else plain[: most - 1] + "…"
+
+
+def aligned(table: Sequence[Sequence[str]], names: int) -> str:
+    """A table as text: the first ``names`` columns to the left, numbers to the right."""
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if at < names else cell.rjust(width)
+            for at, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in table
+    )

@@ -37,6 +37,7 @@ entries = st.builds(
     reserved=usages,
     used=st.none() | usages,
     in_full=st.none() | counts,
+    stated=st.none() | st.booleans(),
     by=names,
     changes=st.lists(st.tuples(st.text(), seconds, seconds), max_size=2).map(tuple),
 )

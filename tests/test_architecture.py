@@ -30,10 +30,11 @@ LAYERS = (
     ("report", "savings", "progress"),
     ("backends.*", "providers.*", "counting.*"),
     ("estimator", "sharing", "upstream"),
-    ("engine", "admin", "accounts", "jobs", "jobs.*", "guard", "config"),
+    ("engine", "simulation.*", "admin", "accounts", "jobs", "jobs.*", "guard", "config"),
     ("testing.*",),
     ("decorator", "clients.*"),
-    ("clients.openai", "clients.anthropic", "clients.patch", "clients", "contrib.*", "cli", ""),
+    ("clients.openai", "clients.anthropic", "clients.patch", "clients", "contrib.*", "stress", ""),
+    ("cli.*",),
 )
 
 # The only way up, taken when it is called: `Guard.wrap` makes the twin of a client.
@@ -47,7 +48,8 @@ DOORS = {
     "tqdm": ("progress",),
     "wrapt": ("decorator", "clients.streams"),
     "IPython": ("contrib.notebook.*",),
-    "click": ("cli", "contrib.dashboard.command"),
+    "click": ("cli.*", "contrib.dashboard.command"),
+    "rich": ("cli.output",),
     "genai_prices": ("pricing",),
     "opentelemetry": ("contrib.opentelemetry.*",),
     "redis": ("backends.redis*",),

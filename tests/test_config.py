@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from quotaguard import ConfigurationError, Fallback, Guard, Limit, Refuse, Wait, config
+from quotaguard.testing import FakeClock
 
 GOOD = """
 backend = "memory://"
@@ -27,64 +28,6 @@ when_exceeded = [{ fallback = "small" }, { fallback = ["tiny", "tinier"] }]
 [tiers.pro]
 limits = ["1M tokens/month"]
 """
-
-# What is written, and words that the error has besides the file's name.
-WRONG = [
-    ("limits = [", "is not TOML"),
-    ("limits = ['1 token/day']\nlimits = []", "is not TOML"),
-    ("limit = ['10k tokens/day']", "unknown key 'limit' in the top level; did you mean 'limits'?"),
-    ("clock = 'fake'", "unknown key 'clock'"),
-    ("limits = '10k tokens/day'", "limits is a list such as ['10k tokens/day'], not '10k tok"),
-    ("limits = 10", "limits is a list such as ['10k tokens/day'], not 10"),
-    ("limits = ['plenty']", "cannot read the limit 'plenty'; examples: '10k tokens/day'"),
-    ("limits = [10]", "cannot read the limit 10; examples:"),
-    ("limits = ['10 words/day']", "unknown metric 'words'; known: requests, tokens"),
-    ("limits = ['5 tokens/day in Mars/Base']", "unknown time zone 'Mars/Base'"),
-    ("limits = ['5 tokens/hour in UTC']", "only calendar windows have a time zone"),
-    ("limits = ['5 tokens/day burst 9']", "'rolling day' makes it a bucket"),
-    ("limits = ['5 tokens/day', '6 tokens/day']", "'5 tokens/day' and '6 tokens/day' limit the s"),
-    ("backend = 'mysql://host'", "no backend for 'mysql://'; known: memory://"),
-    ("backend = 'memory://here'", "the memory backend's URL is 'memory://', not 'memory://here'"),
-    ("backend = 5", "a backend is a URL, a client of redis-py or a Backend, not 5"),
-    (
-        "on_backend_error = 'ignore'",
-        "on_backend_error is 'refuse', 'allow' or 'local', not 'ignore'",
-    ),
-    ("anonymous = ''", "anonymous is a non-empty string or None, not ''"),
-    ("anonymous = true", "anonymous is a non-empty string or None, not True"),
-    ("default_tier = 'gold'", "unknown tier 'gold'; known:"),
-    ("default_tier = 1", "default_tier is a non-empty string or None, not 1"),
-    ("default_tier = 'gold'\n[tiers.free]", "unknown tier 'gold'; known: free"),
-    ("when_exceeded = 'refuse'", "when_exceeded is a list, not 'refuse'"),
-    ("when_exceeded = ['retry']", 'a policy is "refuse", {fallback = "model"} or {wait = 30}, not'),
-    ("when_exceeded = [30]", "not 30"),
-    ("when_exceeded = [{}]", "when_exceeded: a policy is"),
-    ("when_exceeded = [{wait = 1, fallback = 'x'}]", "when_exceeded: a policy is"),
-    ("when_exceeded = [{retry = 3}]", "not {'retry': 3}"),
-    ("when_exceeded = [{wait = 'long'}]", "when_exceeded: max_seconds is a number of seconds, not"),
-    ("when_exceeded = [{wait = true}]", "not True"),
-    ("when_exceeded = [{wait = 0}]", "max_seconds is > 0 and finite, not 0"),
-    ("when_exceeded = [{wait = inf}]", "max_seconds is > 0 and finite, not inf"),
-    ("when_exceeded = [{fallback = ''}]", "when_exceeded: Fallback takes the names of models"),
-    ("when_exceeded = [{fallback = []}]", "when_exceeded: Fallback takes the names of models"),
-    ("when_exceeded = [{fallback = ['a', 4]}]", "not ('a', 4)"),
-    ("when_exceeded = ['refuse', {wait = 3}]", "nothing is tried after Refuse()"),
-    ("tiers = ['free']", "tiers holds a table for each tier, not ['free']"),
-    ("[tiers]\nfree = '10k tokens/day'", "tiers.free is a table, not '10k tokens/day'"),
-    ("[tiers.free]\nlimit = []", "unknown key 'limit' in tiers.free; did you mean 'limits'?"),
-    ("[tiers.free]\nlimits = '1 token/day'", "tier 'free': limits is a list"),
-    ("[tiers.free]\nlimits = ['plenty']", "tier 'free': cannot read the limit 'plenty'"),
-    ("[tiers.free]\nmodels = 'gpt-4o'", "tier 'free': models is a list of names, not 'gpt-4o'"),
-    ("[tiers.free]\nmodels = ['']", "tier 'free': models is a list of names, not ['']"),
-    ("[tiers.free]\nmodels = 4", "tier 'free': models is a list of names, not 4"),
-    ("[tiers.free]\nwhen_exceeded = 'refuse'", "tiers.free.when_exceeded is a list, not 'refuse'"),
-    ("[tiers.free]\nwhen_exceeded = [{wait = -1}]", "tiers.free.when_exceeded: max_seconds is > 0"),
-    ("[tiers.'']\nlimits = []", "a tier's name is a non-empty string, not ''"),
-    (
-        "limits = ['5 tokens/day']\n[tiers.free]\nlimits = ['6 tokens/day']",
-        "tier 'free' and the guard together: '6 tokens/day' and '5 tokens/day'",
-    ),
-]
 
 Write = Callable[[str], Path]
 
@@ -144,13 +87,34 @@ def test_an_empty_file_limits_nothing(write: Write) -> None:
     assert config.load_guard(write("")).peek(user="alice") == ()
 
 
-@pytest.mark.parametrize(("text", "words"), WRONG, ids=[text for text, _ in WRONG])
-def test_wrong_files(text: str, words: str, write: Write) -> None:
-    """The error names the file, the value, and what would be right."""
-    file = write(text)
-    with pytest.raises(ConfigurationError, match=re.escape(words)) as refused:
-        config.load_guard(file)
-    assert str(refused.value).startswith(str(file))
+def test_arguments_beside_a_file(write: Write) -> None:
+    """What is no text is given in Python, and goes before what the file says."""
+    clock = FakeClock()
+    guard = config.load_guard(write("mode = 'observe'\njournal = 'memory://'"), clock=clock)
+    assert guard.clock is clock
+    assert guard.journal is not None
+    assert not config.load_guard(write("mode = 'observe'"), mode="enforce")._observing
+
+
+def test_paths_in_a_file_are_meant_from_there(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, write: Write
+) -> None:
+    """A worker that was started elsewhere would have a ledger of its own, and the limits twice."""
+    write(
+        "limits = ['9 tokens/day']\nbackend = 'sqlite:///q%20 1.db?timeout=9'\njournal = 'u.jsonl'"
+    )
+    deep = tmp_path / "a" / "b"
+    deep.mkdir(parents=True)
+    for folder in (tmp_path, deep):
+        monkeypatch.chdir(folder)
+        guard = config.load_guard(config.config_file() or "")
+        with guard.hold(user="ann", input_tokens=2, output_tokens=0):
+            pass
+        guard.close()
+    assert guard.peek(user="ann")[0].left == 5
+    assert len(guard.report("all").rows) == 1
+    assert {path.name for path in tmp_path.iterdir()} >= {"q  1.db", "u.jsonl"}
+    assert list(deep.iterdir()) == []
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
@@ -224,6 +188,7 @@ def test_limits_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         ("QUOTAGUARD_LIMITS", "10k tokens/day, 5 requests/minute", "cannot read the limit"),
         ("QUOTAGUARD_LIMITS", "5 tokens/day; 6 tokens/day", "limit the same thing"),
         ("QUOTAGUARD_BACKEND", "mysql://host", "no backend for 'mysql://'"),
+        ("QUOTAGUARD_JOURNAL", "mysql://host", "a journal goes to a file of JSON lines such as"),
     ],
 )
 def test_a_wrong_environment(
@@ -233,7 +198,9 @@ def test_a_wrong_environment(
     monkeypatch.setenv(name, value)
     with pytest.raises(ConfigurationError, match=re.escape(words)) as refused:
         config.default_guard()
-    assert str(refused.value).startswith("QUOTAGUARD_LIMITS or QUOTAGUARD_BACKEND: ")
+    assert str(refused.value).startswith(
+        "QUOTAGUARD_LIMITS, QUOTAGUARD_BACKEND or QUOTAGUARD_JOURNAL: "
+    )
 
 
 def test_the_default_guard_is_one(monkeypatch: pytest.MonkeyPatch, write: Write) -> None:

@@ -20,6 +20,7 @@ from importlib import import_module
 from itertools import pairwise, zip_longest
 from pathlib import Path
 from typing import NamedTuple
+from unittest.mock import patch
 
 import pytest
 
@@ -85,7 +86,7 @@ def anchors(page: Path) -> set[str]:
 @pytest.fixture
 def provider(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeProvider]:
     """The provider that the pages' code meets, and a folder of its own for that code."""
-    with FakeProvider() as provider:
+    with FakeProvider() as provider, patch.dict(os.environ):  # a page may set variables
         monkeypatch.setenv("OPENAI_BASE_URL", provider.openai_url)
         monkeypatch.setenv("OPENAI_API_KEY", "none needed")
         monkeypatch.setenv("ANTHROPIC_BASE_URL", provider.anthropic_url)

@@ -69,6 +69,7 @@ def test_the_story_of_a_call() -> None:
         False,
         left=(("100 tokens/minute for large", 0.6),),
         began=START,
+        stated=True,
     )
 
 

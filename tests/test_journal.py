@@ -69,6 +69,7 @@ def test_a_served_call(to: str) -> None:
             reserved=Usage(1, 80, nano_usd=800_000),
             used=Usage(1, 40, nano_usd=400_000),
             in_full=400_000,
+            stated=True,
         )
     ]
     guard.close()

@@ -165,14 +165,19 @@ class MemoryStore:
 
 
 class MemoryBackend:
-    """A `Backend` over a `MemoryStore`, with the line of those who wait."""
+    """A `Backend` over a `MemoryStore`, with the line of those who wait.
 
-    def __init__(self, clock: Clock | None = None) -> None:
+    Args:
+        clock: where "now" comes from.
+        bells: how those who wait are woken.
+    """
+
+    def __init__(self, clock: Clock | None = None, bells: Bells | None = None) -> None:
         self._clock = clock or SystemClock()
         self._lock = threading.Lock()
         self._store = MemoryStore(self._clock.now())
         self._places = MemoryPlaces()
-        self._bells = Bells(self._clock)
+        self._bells = Bells(self._clock) if bells is None else bells
         self._line = Line(self._store, self._places, self._bells.ring)
 
     def execute(self, op: Op) -> Answer:

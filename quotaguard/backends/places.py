@@ -158,11 +158,11 @@ class MemoryPlaces:
         return bool(self._waiters)
 
     def next_place(self, now: float) -> float:
-        self._last = max(now, self._last + NEXT)
-        return self._last
+        return max(now, self._last + NEXT)
 
     def keep(self, waiter: Waiter) -> None:
         self._waiters[waiter.id] = waiter
+        self._last = max(self._last, waiter.place)
 
     def forget(self, waiter: Waiter) -> None:
         self._waiters.pop(waiter.id, None)

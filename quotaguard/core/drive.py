@@ -26,7 +26,7 @@ def drive(plan: Plan[T], backend: Executor) -> T:
         while True:
             answer: Any
             try:
-                answer = _consulted(op) if isinstance(op, Consult) else backend.execute(op)
+                answer = consulted(op) if isinstance(op, Consult) else backend.execute(op)
             except BaseException as error:  # noqa: BLE001  # the plan decides about it
                 op = plan.throw(error)
             else:
@@ -56,7 +56,12 @@ async def adrive(plan: Plan[T], backend: Executor) -> T:
         return stop.value  # type: ignore[no-any-return]
 
 
-def _consulted(op: Consult) -> Any:
+def consulted(op: Consult) -> Any:
+    """What somebody else says to a question, where nobody can await it.
+
+    Raises:
+        ConfigurationError: it would have to be awaited.
+    """
     answer = op.function(*op.args)
     if hasattr(answer, "__await__"):
         if hasattr(answer, "close"):

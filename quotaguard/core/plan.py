@@ -173,7 +173,9 @@ def tell_refused(
         demand = ask.first().demand
         cost = ask.cost(demand.high, ask.model, demand.service)
         estimated = demand.high._replace(nano_usd=cost)
-        tell(Refused(ask.id, ask.identity, ask.model, error, estimated, not ask.observing, waited))
+        enforced = not ask.observing
+        who = ask.id, ask.identity, ask.model
+        tell(Refused(*who, error, estimated, enforced, waited, demand.hard))
 
 
 def _ask(
@@ -358,6 +360,7 @@ def _tell_settled(
             lease.observed,
             lease.shares,
             lease.began,
+            lease.demand.hard,
         )
     )
 

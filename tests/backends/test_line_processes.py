@@ -152,7 +152,7 @@ def test_a_thousand_in_line_cost_few_calls(server: Any, soak: bool) -> None:
     assert len(admitted) == count
     assert joined == sorted(joined)
     waited = [id for id in admitted if id in set(joined)]
-    inversions = sum(one > next for one, next in itertools.pairwise(waited))
+    inversions = sum(one > then for one, then in itertools.pairwise(waited))
     assert inversions <= count // 20  # who wakes late finds that the next one fitted beside it
     operations = counted.operations() / count
     report(f"{operations:.2f} calls of the server for each admission, {inversions} inversions")

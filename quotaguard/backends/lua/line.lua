@@ -206,8 +206,7 @@ local function line()
   local last_place
   local function next_place()
     last_place = last_place or tonumber(call('GET', base .. ':place') or 0)
-    last_place = math.max(now, last_place + AFTER)
-    return last_place
+    return math.max(now, last_place + AFTER)
   end
 
   local function turn_of(who, key, c, place)
@@ -288,7 +287,7 @@ local function line()
     else
       w = { id = id, place = next_place(), spots = {}, keys = {}, weight = who.weight, flow = who.flow,
         process = who.process }
-      waiters[id] = w
+      waiters[id], last_place = w, w.place
       call('SET', base .. ':place', text_of(w.place), 'PX', milliseconds(patience + 2 * GRACE))
     end
     w.deadline, w.dirty = now + patience, true

@@ -23,7 +23,7 @@ pytest.importorskip("uvicorn")
 from click.testing import CliRunner
 
 from quotaguard import Guard, load_guard
-from quotaguard.cli import main
+from quotaguard.cli.app import cli
 from tests.backends.redis_server import free_port
 
 from .client import Client, Page
@@ -143,7 +143,7 @@ def test_the_link_that_is_printed_opens_it_once(guard: Guard, tmp_path: Path) ->
 )
 def test_a_wrong_option_is_a_sentence(guard: Guard, options: tuple[str, str], says: str) -> None:
     """And an exit code, not a traceback."""
-    result = CliRunner().invoke(main, ["dashboard", *options])
+    result = CliRunner().invoke(cli, ["dashboard", *options])
     assert result.exit_code != 0
     assert says in result.output
 
@@ -153,7 +153,7 @@ def test_a_ledger_in_memory_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     served = []
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("uvicorn.run", lambda app, **options: served.append(options))
-    result = CliRunner().invoke(main, ["dashboard", "--journal", "usage.jsonl"])
+    result = CliRunner().invoke(cli, ["dashboard", "--journal", "usage.jsonl"])
     assert result.exit_code == 0, result.output
     assert "the levels are not those of your app" in result.output
     assert served[0]["host"] == "127.0.0.1"

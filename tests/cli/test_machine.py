@@ -1,4 +1,4 @@
-"""The ``quotaguard`` command, run as a user runs it."""
+"""``count`` and ``doctor``."""
 
 from __future__ import annotations
 
@@ -7,22 +7,13 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("click", reason="the cli extra is not installed")
-
-from click.testing import CliRunner, Result
-
-from quotaguard.cli import main
+from tests.cli.kit import run
 
 BODY = {
     "model": "gpt-4o",
     "max_tokens": 50,
     "messages": [{"role": "user", "content": "hello there"}],
 }
-
-
-def run(*arguments: str, text: str | None = None) -> Result:
-    """One run of the command."""
-    return CliRunner().invoke(main, arguments, input=text)
 
 
 def test_count_prints_the_parts_and_the_price() -> None:
@@ -70,7 +61,7 @@ def test_count_says_what_is_wrong_with_its_input(text: str, complaint: str) -> N
     """An error is a sentence and an exit code, not a traceback."""
     result = run("count", "-", text=text)
     assert result.exit_code == 1
-    assert complaint in result.output
+    assert complaint in result.stderr
 
 
 def test_doctor_says_how_tokens_are_counted() -> None:

@@ -1,41 +1,35 @@
-"""The ``quotaguard`` command (extra ``quotaguard[cli]``)."""
+"""``count``, ``doctor`` and ``completion``: requests, and this installation."""
 
 from __future__ import annotations
 
 import json
 import platform
-import sys
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TextIO
 
 import click
+from click.shell_completion import get_completion_class
 
-from . import counting
-from .config import default_guard
-from .contrib.dashboard.command import command as dashboard
-from .counting.parts import NAMES
-from .errors import PriceUnknown, QuotaguardError
-from .guard import Guard
-from .usage import Usage
+from .. import counting
+from ..config import default_guard
+from ..core.ops import Peek
+from ..counting.parts import NAMES
+from ..errors import BackendError, ConfigurationError, PriceUnknown
+from ..guard import Guard
+from ..limits import Limit
+from ..usage import Usage
+from .frame import AWAY, NO, Answer, answers
+from .setup import Setup
 
 _PACKAGES = ("quotaguard", "openai", "anthropic", "tiktoken", "splintr-rs", "redis", "genai-prices")
 
 
-@click.group()
-@click.version_option(package_name="quotaguard")
-def main() -> None:
-    """Token quotas for LLM clients."""
-
-
-main.add_command(dashboard)
-
-
-@main.command()
+@click.command()
 @click.argument("file", type=click.File("r", encoding="utf-8"))
 @click.option("--endpoint", type=click.Choice(counting.ENDPOINTS), help="default: by its keys")
-@click.option("--json", "as_json", is_flag=True, help="print JSON")
-def count(file: TextIO, endpoint: str | None, as_json: bool) -> None:
+@answers
+def count(file: TextIO, endpoint: str | None) -> Answer:
     """Count the tokens of a request body in FILE (JSON; - for standard input), by part."""
     try:
         request = json.load(file)
@@ -61,27 +55,54 @@ def count(file: TextIO, endpoint: str | None, as_json: bool) -> None:
     except PriceUnknown as error:
         report["usd_at_most"] = None
         report["why_no_price"] = str(error)
-    _show(report, as_json)
+    return Answer(report, _lines(report))
 
 
-@main.command()
-@click.option("--json", "as_json", is_flag=True, help="print JSON")
-def doctor(as_json: bool) -> None:
-    """Say what is installed, which guard clients would use, and how tokens are counted."""
+@click.command()
+@click.pass_obj
+@answers
+def doctor(setup: Setup) -> Answer:
+    """Say what is installed, which guard clients would use, whether its ledger can be reached, and
+    how tokens are counted.
+    """
     report: dict[str, Any] = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
             report[package] = version(package)
         except PackageNotFoundError:
             report[package] = "not installed"
+    code = 0
+    report["file"] = str(setup.file) if setup.file is not None else None
     try:
-        report["default guard"] = repr(default_guard())
-    except QuotaguardError as error:
-        report["default guard"] = f"wrong: {error}"
+        guard = setup.guard() if setup.file or setup.app else default_guard()
+        report["default guard"] = repr(guard)
+        report["ledger"] = _reached(guard)
+    except ConfigurationError as error:
+        report["default guard"], code = f"wrong: {error}", NO
+    except BackendError as error:
+        report["ledger"], code = f"away: {error}", AWAY
     report["counting"] = asdict(counting.engine())
-    _show(report, as_json)
-    if str(report["default guard"]).startswith("wrong"):
-        sys.exit(1)
+    return Answer(report, _lines(report), code)
+
+
+def _reached(guard: Guard) -> str:
+    """Ask the ledger for a bucket that nobody has."""
+    probe = Limit(1, "requests", 1, scope="global")
+    guard.backend.execute(Peek(((("global",), probe),)))
+    shared = getattr(guard.backend, "shared", False)
+    return "reached" if shared else "in the process that makes the calls"
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(("bash", "zsh", "fish")))
+@click.pass_context
+@answers
+def completion(context: click.Context, shell: str) -> Answer:
+    """Print what makes SHELL complete quotaguard's commands and options."""
+    kind = get_completion_class(shell)
+    assert kind is not None
+    script = kind(context.find_root().command, {}, "quotaguard", "_QUOTAGUARD_COMPLETE").source()
+    return Answer({"shell": shell, "script": script}, [script])
 
 
 def _endpoint_of(request: dict[str, Any]) -> str:
@@ -99,15 +120,13 @@ def _endpoint_of(request: dict[str, Any]) -> str:
     )
 
 
-def _show(report: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        click.echo(json.dumps(report, indent=2))
-        return
+def _lines(report: dict[str, Any]) -> list[str]:
+    """Facts for people, those that say nothing left out."""
+    lines = []
     for key, value in report.items():
         if isinstance(value, dict):
-            click.echo(f"{key}:")
-            for name, part in value.items():
-                if part or part is False:
-                    click.echo(f"  {name:18s} {part}")
+            lines.append(f"{key}:")
+            lines += [f"  {k:18s} {part}" for k, part in value.items() if part or part is False]
         elif value is not None:
-            click.echo(f"{key:20s} {value}")
+            lines.append(f"{key:20s} {value}")
+    return lines
