@@ -27,7 +27,7 @@ LIMIT = "1k tokens/month"
 
 def guard_of(ledger: str) -> Guard:
     """What every worker opens: the same limits, the same ledger."""
-    return Guard(limits=[LIMIT], backend=ledger, lease_seconds=2.0)
+    return Guard(limits=[LIMIT], backend=ledger, lease_seconds=4.0)
 
 
 def spend(ledger: str) -> None:
