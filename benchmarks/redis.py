@@ -88,7 +88,7 @@ def sync_cycles(server: RedisServer) -> dict[str, Callable[[], object]]:
     """Reserve and settle, blocking."""
     client = redis.Redis(port=server.port)
     sha = client.script_load(FLOOR)
-    backend = RedisBackend(server.url)
+    backend = RedisBackend(server.url, backend_timeout=10.0)
 
     def floor() -> None:
         client.evalsha(sha, 4, *floor_arguments(500.0))
@@ -133,7 +133,7 @@ def async_cycles(
     )
     client = redis.asyncio.Redis(connection_pool=pool)
     floor_script = client.register_script(FLOOR)
-    backend = RedisBackend(server.url)
+    backend = RedisBackend(server.url, backend_timeout=10.0)
 
     async def floor() -> None:
         for take in (500.0, -200.0):
@@ -145,7 +145,7 @@ def async_cycles(
         assert isinstance(await backend.aexecute(op), Reservation)
         await backend.aexecute(Settle(op.id, USED))
 
-    drawing = DrawAhead(RedisBackend(server.url), SystemClock())
+    drawing = DrawAhead(RedisBackend(server.url, backend_timeout=10.0), SystemClock())
 
     async def drawn() -> None:
         op = Reserve(f"bench-{next(numbers)}", (DRAWN,), 900.0)
@@ -201,7 +201,7 @@ async def throughput(server: RedisServer, tasks: int, rounds: int) -> dict[str, 
 
 async def hot_bucket(server: RedisServer, tasks: int = 50, each: int = 200) -> tuple[float, float]:
     """One bucket, many tasks: median and 99th percentile of a reserve, in milliseconds."""
-    backend = RedisBackend(server.url)
+    backend = RedisBackend(server.url, backend_timeout=10.0)
     waits: list[float] = []
 
     async def task() -> None:
@@ -221,7 +221,7 @@ async def hot_bucket(server: RedisServer, tasks: int = 50, each: int = 200) -> t
 def memory(server: RedisServer, users: int) -> float:
     """Bytes of the server for a user of three limits who made one call."""
     server.flush()
-    backend = RedisBackend(server.url)
+    backend = RedisBackend(server.url, backend_timeout=10.0)
     limits = [Limit.parse(t) for t in ("1M tokens/day", "90k tokens/minute", "500 requests/minute")]
 
     async def call(number: int) -> None:
