@@ -14,7 +14,7 @@ PY     := $(VENV)/bin/python
 help: ## list what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.dev ## the quota stress test against a local fake provider; no key needed
+demo: $(VENV)/.dev ## every example, against a local fake provider; no key needed
 	$(PY) examples/demo.py
 
 test: $(VENV)/.dev ## the test-suite, on the newest SDKs
