@@ -197,6 +197,24 @@ def test_what_tools_make_is_that_of_the_code(name: str) -> None:
     assert checked.returncode == 0, checked.stderr
 
 
+CONTRIB = ("asgi", "dashboard", "fastapi", "http", "logs", "notebook", "opentelemetry")
+"""The modules of `quotaguard.contrib` that applications import."""
+
+
+def integrations() -> set[str]:
+    """What applications import from `quotaguard.contrib`."""
+    found: set[str] = set()
+    for name in CONTRIB:
+        module = import_module(f"quotaguard.contrib.{name}")
+        own = [
+            each
+            for each, value in vars(module).items()
+            if callable(value) and value.__module__ == module.__name__ and each[0] != "_"
+        ]
+        found |= {f"{module.__name__}.{each}" for each in getattr(module, "__all__", own)}
+    return found
+
+
 def events() -> list[str]:
     """The names of all events."""
     return [event.__name__ for event in quotaguard.events.Event.__subclasses__()]
@@ -214,6 +232,7 @@ def test_the_reference_leaves_no_public_name_out() -> None:
     public = {f"quotaguard.{name}" for name in quotaguard.__all__ if name != "__version__"}
     public |= {f"quotaguard.testing.{name}" for name in quotaguard.testing.__all__}
     public |= {f"quotaguard.events.{name}" for name in (*events(), "Event", "Hook")}
+    public |= integrations()
     found = documented()
     assert sorted(found) == sorted(set(found))
     assert public - set(found) == set()
