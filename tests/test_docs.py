@@ -11,6 +11,7 @@ names a Redis on localhost, one that is started here takes its place. What can't
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import gc
 import io
@@ -153,6 +154,17 @@ def test_an_output_belongs_to_code_that_is_run(page: Path) -> None:
         if following.language == "output":
             assert block.language == "python", f"line {following.line}"
             assert not _NOT_RUN.fullmatch(block.before), f"line {following.line}"
+
+
+def test_the_tutorial_can_be_pasted_into_a_prompt() -> None:
+    """A prompt wants an empty line behind a block and none inside it."""
+    for block in blocks(ROOT / "docs" / "tutorial.md"):
+        statements = ast.parse(block.text).body if block.language == "python" else []
+        for one, following in pairwise([*statements, ast.Pass(lineno=10_000)]):
+            if hasattr(one, "body"):
+                inside = block.text.splitlines()[one.lineno - 1 : one.end_lineno]
+                assert all(inside), f"line {block.line + one.lineno}"
+                assert following.lineno > (one.end_lineno or 0) + 1, f"line {block.line}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_id)
