@@ -31,6 +31,7 @@ import pytest
 import quotaguard
 import quotaguard.events
 import quotaguard.testing
+from quotaguard.cli.app import cli
 from quotaguard.testing import FakeProvider
 from tests import shell
 from tests.backends.redis_server import RedisServer, binary
@@ -248,6 +249,13 @@ def test_the_reference_leaves_no_public_name_out() -> None:
     found = documented()
     assert sorted(found) == sorted(set(found))
     assert public - set(found) == set()
+
+
+def test_the_reference_has_every_command() -> None:
+    """Who reads the page instead of `quotaguard --help` misses nothing."""
+    page = (ROOT / "docs" / "reference" / "command-line.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\| `quotaguard (\w+)", page, re.MULTILINE)
+    assert sorted(listed) == sorted(cli.commands)
 
 
 def test_the_reference_names_what_there_is() -> None:
