@@ -61,6 +61,7 @@ _GUARD_KEYS = (
     "warn_at",
     "mode",
     "journal",
+    "learn_provider_limits",
 )
 _RELATIVE = re.compile(r"sqlite:///(?![/?:]).")
 _TIER_VALUES = ("limits", "models", "warn_at", "priority", "weight")

@@ -36,6 +36,7 @@ from .tiers import Tier
 
 if TYPE_CHECKING:  # counting is a third of what importing this package would take
     from .estimator import Estimator
+    from .upstream import Upstream
 
 log = logging.getLogger("quotaguard")
 T = TypeVar("T")
@@ -90,6 +91,8 @@ class Engine:
     prices: Prices
     backend: Backend
     estimator: Estimator
+    upstream: Upstream | None
+    """What is known of the providers' own limits; None: it is not learnt."""
     tell: Teller
     """Tells the hooks of an event."""
     background: dict[str, Lease]
@@ -106,7 +109,7 @@ class Engine:
     _observing: bool
     _warn_at: tuple[float, ...]
     _identity_hash: bytes | Callable[[str], str] | None
-    _errands: SimpleQueue[_Settling | Op]
+    _errands: SimpleQueue[_Settling | Op | Callable[[], Plan[bool]]]
 
     # -- who ------------------------------------------------------------------------------------
 
@@ -157,6 +160,7 @@ class Engine:
         fallback: bool = True,
         timeout: Callable[[], float | None] | None = None,
         priority: float | None = None,
+        account: str | None = None,
     ) -> Plan[Lease]:
         """The plan that reserves for a call; run it with `run` or `arun`.
 
@@ -170,6 +174,7 @@ class Engine:
                 policies say.
             priority: how early its turn comes in line, by what the client says; `acting_as` goes
                 before it, and the tier's is the default.
+            account: names the provider's account, if its limits are learnt.
 
         Raises:
             ModelNotAllowed: the tier leaves the model out.
@@ -186,18 +191,22 @@ class Engine:
         outer = enclosing(self)
         replaces = outer is not None and outer.is_open and outer.identity == identity
 
+        def candidate(model: str | None, estimated: Demand, untouched: float = 0.0) -> Candidate:
+            charges = self.rules.charges(tier, identity, model, estimated, untouched)
+            if self.upstream is not None and account is not None and model is not None:
+                charges += self.upstream.charges(account, model, estimated)
+            return Candidate(model, charges)
+
         def option(model: str | None, via: Fallback | None, untouched: float) -> Option | None:
             estimated = demand(model, caller, via)
             if via is not None and not _fits(model, estimated):
                 return None
-            charges = self.rules.charges(tier, identity, model, estimated, untouched)
-            return Option(estimated, Candidate(model, charges), via)
+            return Option(estimated, candidate(model, estimated, untouched), via)
 
         def by_bound(model: str | None) -> Option:
             assert rough is not None
             estimated = rough(model, caller, None)
-            charges = self.rules.charges(tier, identity, model, estimated)
-            return Option(estimated, Candidate(model, charges))
+            return Option(estimated, candidate(model, estimated))
 
         allowed = tier.allows(model)
         policies = self._policies if tier.when_exceeded is None else tier.when_exceeded
@@ -243,6 +252,8 @@ class Engine:
         """Warn of each limit that this call took past one of the shares."""
         for charge, granted, left in zip(lease.charges, lease.granted, lease.after, strict=True):
             limit = charge.limit
+            if charge.owner[0] in ("provider", "pause"):
+                continue  # used up is what these are for
             passed = [s for s in shares if left <= (1.0 - s) * limit.ceiling < left + granted]
             if not passed:
                 continue
@@ -313,6 +324,14 @@ class Engine:
         self._errands.put(_Settling(lease, outcome))
         errands.ring(self)
 
+    def after(self, plan: Callable[[], Plan[bool]], *, at_once: bool) -> None:
+        """Have a plan carried out before the next call, or at once by the helper thread; if it
+        gives True, once more later.
+        """
+        self._errands.put(plan)
+        if at_once:
+            errands.soon(self)
+
     def _later(self, op: Op) -> None:
         self._errands.put(op)
 
@@ -330,6 +349,9 @@ class Engine:
             errand = errands.take(self._errands)
             if isinstance(errand, _Settling):
                 yield from self.settlement(errand.lease, errand.outcome())
+            elif callable(errand):
+                if (yield from errand()):
+                    self._errands.put(errand)
             elif errand is not None:
                 try:
                     yield errand

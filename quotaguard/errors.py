@@ -84,9 +84,12 @@ class QuotaExceeded(QuotaguardError):
     """A limit has no room for the request now (429-shaped).
 
     Attributes:
-        who: whose bucket it is, for example ``"user alice"`` or ``"org acme"``.
+        who: whose bucket it is, for example ``"user alice"`` or ``"org acme"``; ``"the account at
+            the provider (gpt-4o)"`` if it is the provider's own limit (see
+            ``learn_provider_limits``).
         limit: the limit that binds: the one that takes longest to have room, as text.
-        metric: what the limit counts (``"tokens"``, ``"requests"``, ...).
+        metric: what the limit counts (``"tokens"``, ``"requests"``, ...); ``"pause"`` if the
+            provider refused a call and said when to come back.
         asked: the least amount of the metric that the request needs.
         left: what the bucket held when it was asked (negative: it is in debt).
         capacity: the most that the bucket can hold.
@@ -125,6 +128,8 @@ class QuotaExceeded(QuotaguardError):
 
     def _sentence(self) -> str:
         again = f"try again in {_seconds(self.retry_after)}"
+        if self.metric == "pause":
+            return f"{self.who} is to be left alone, it says: {again}"
         if self.metric == "slots":
             again = f"try again when a call ends, or in {_seconds(self.retry_after)}"
         return (

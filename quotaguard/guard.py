@@ -83,6 +83,8 @@ class Guard(Jobs):
             only the hash appears in keys, events, errors, logs and the journal.
         journal: where an entry for each call is kept, for `report`: a path of a file of JSON lines,
             ``"sqlite:///usage.db"``, ``"memory://"``, a callable, or a `quotaguard.Journal`.
+        learn_provider_limits: read the provider's own limits from the headers of its answers, and
+            hold guarded clients' calls back before it refuses them, at all workers of this ledger.
 
     Raises:
         ConfigurationError: an argument is wrong; the message names it and what would be right.
@@ -116,6 +118,7 @@ class Guard(Jobs):
         tier_seconds: float = 60.0,
         identity_hash: bytes | Callable[[str], str] | None = None,
         journal: Place | Journal | None = None,
+        learn_provider_limits: bool = False,
     ) -> None:
         self.clock = _clock(clock)
         self.prices = Prices(prices, unknown_price, self.clock.now)
@@ -145,8 +148,16 @@ class Guard(Jobs):
         from .sharing import Sharing
 
         self.estimator = Estimator(reserve_output, self.output_guess, calibrate)
-        self.backend = open_backend(backend, self.clock, self.rules.known_limits, on_backend_error)
-        self._sharing = Sharing(self.estimator.pools, self.backend, self.clock.now)
+        self.upstream = None
+        pools, known = [*self.estimator.pools], {*self.rules.known_limits}
+        if _flag(learn_provider_limits, "learn_provider_limits"):
+            from .upstream import PAUSE, Upstream
+
+            self.upstream = Upstream(self.clock.now)
+            pools.append(self.upstream.pool)
+            known.add(PAUSE)
+        self.backend = open_backend(backend, self.clock, known, on_backend_error)
+        self._sharing = Sharing(pools, self.backend, self.clock.now)
         self._errands = SimpleQueue()
         self.background = {}
 

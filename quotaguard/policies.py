@@ -135,14 +135,26 @@ class Wait:
 
     def pause(self, computed: float, attempt: int) -> float:
         """Seconds to park: the computed wait and the jitter of this attempt (1, 2, ...)."""
-        if self.jitter is None:
-            return computed
-        from tenacity import RetryCallState
+        return computed if self.jitter is None else computed + _drawn(self.jitter, attempt)
 
-        nothing: Any = None
-        state = RetryCallState(retry_object=nothing, fn=None, args=(), kwargs={})
-        state.attempt_number = attempt
-        return computed + max(0.0, float(self.jitter(state)))
+
+def _drawn(curve: Curve, attempt: int) -> float:
+    """Seconds that a curve says for an attempt (1, 2, ...)."""
+    from tenacity import RetryCallState
+
+    nothing: Any = None
+    state = RetryCallState(retry_object=nothing, fn=None, args=(), kwargs={})
+    state.attempt_number = attempt
+    return max(0.0, float(curve(state)))
+
+
+def backoff(attempt: int) -> float:
+    """Seconds to leave a provider alone that refused for so many times in a row and does not say
+    for how long: between 1 and 2 s at first, about twice as long each time, at most a minute.
+    """
+    from tenacity import wait_exponential_jitter
+
+    return _drawn(wait_exponential_jitter(initial=1, max=60), attempt)
 
 
 Policy: TypeAlias = Refuse | Wait | Fallback

@@ -15,7 +15,7 @@ from .tiers import Tier, distinct
 
 _COMPILED = 4096
 """Tiers whose limits are kept at hand; a resolver may make one for each user."""
-_MUCH = 2.0**53
+MUCH = 2.0**53
 """Tokens; more than any request has."""
 
 
@@ -169,9 +169,9 @@ class Rules:
         for limit in self._applying(tier, identity, model):
             if limit.metric in ("tokens", "input_tokens"):
                 weight = 1.0 if limit.weights is None else limit.weights.of_model(model)
-                holds = limit.ceiling / weight if weight > 0.0 else _MUCH
+                holds = limit.ceiling / weight if weight > 0.0 else MUCH
             elif limit.metric == "usd":
-                holds = _MUCH
+                holds = MUCH
             else:
                 continue
             most = holds if most is None or holds < most else most

@@ -29,7 +29,7 @@ LAYERS = (
     ("core.drive", "hold", "receipts", "rules", "resolver", "entries", "sinks", "journal"),
     ("report", "savings", "progress"),
     ("backends.*", "providers.*", "counting.*"),
-    ("estimator", "sharing"),
+    ("estimator", "sharing", "upstream"),
     ("engine", "simulation.*", "admin", "accounts", "jobs", "jobs.*", "guard", "config"),
     ("testing.*",),
     ("decorator", "clients.*"),

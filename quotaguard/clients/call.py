@@ -22,6 +22,7 @@ from ..providers import Provider, Route, field, usage_of
 from ..providers.adapting import adapted
 from ..usage import Usage
 from .frames import parsed
+from .listening import Listener, account_of
 from .streams import Meter, look_later, metered_body, unreadable
 
 log = logging.getLogger("quotaguard")
@@ -75,6 +76,8 @@ class Call(NamedTuple):
     """How early its turn comes in line."""
     counted: tuple[Caller, Demand] | None = None
     """What it was counted to use, for whom, where that was done ahead."""
+    account: str | None = None
+    """Names the provider's account, if its limits are learnt."""
 
     def admission(self) -> Plan[Lease]:
         """The plan that reserves for it."""
@@ -87,6 +90,7 @@ class Call(NamedTuple):
             fallback=self.fallback,
             timeout=partial(self.sdk.timeout, self.client, self.options),
             priority=self.priority,
+            account=self.account,
         )
 
     def may_stall(self) -> bool:
@@ -113,12 +117,16 @@ class Call(NamedTuple):
         if ahead is not None and ahead[0] == caller:
             return ahead[1]
         identity, tier = caller
+        most = self.guard.rules.most_input(tier, identity, model)
+        upstream = self.guard.upstream
+        if most is None and upstream is not None and self.account is not None:
+            most = upstream.most_input(self.account, model)
         demand = self.guard.estimator.demand(
             self.route.endpoint,
             self._body_for(model, via),
             model=model,
             user=identity.user,
-            most=self.guard.rules.most_input(tier, identity, model),
+            most=most,
             rough=rough,
         )
         service = self.body.get("service_tier")
@@ -139,6 +147,10 @@ class Call(NamedTuple):
 
     def admitted(self, lease: Lease) -> Any:
         """The SDK's options for what was admitted."""
+        if self.account is not None and self.guard.upstream is not None:
+            lease.listener = Listener(
+                self.guard, self.guard.upstream, self.sdk.provider, self.account
+            )
         changes = dict(self.changes)
         served, options = lease.model or "", self.options
         if self.resumed is not None or (lease.model == self.model and not changes):
@@ -167,6 +179,8 @@ class Call(NamedTuple):
         An answer that the SDK could not parse still says its usage. Else nothing was used if the
         provider surely did no work, and the input if nobody can tell.
         """
+        if lease.listener is not None and (response := field(error, "response")) is not None:
+            lease.listener.hear(lease, response, error)
         for answer in (field(error, "completion"), field(error, "body")):
             used = usage_of(answer) if answer is not None else None
             if used is not None:
@@ -269,7 +283,8 @@ def intercept(
         asking = sdk.provider.asks_for_usage(route.endpoint, body)
         changes.update(asking or {})
     hiding = asking is not None
-    return Call(guard, sdk, client, who(), options, route, body, model, streaming, changes, hiding)
+    call = Call(guard, sdk, client, who(), options, route, body, model, streaming, changes, hiding)
+    return call if guard.upstream is None else call._replace(account=account_of(client, options))
 
 
 _PRICED_TIERS = ("flex", "priority")

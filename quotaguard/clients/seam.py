@@ -98,6 +98,12 @@ def _count_attempt() -> None:
         lease.attempts += 1
 
 
+def _hear(response: Any) -> None:
+    lease = _in_flight.get()
+    if lease is not None and lease.listener is not None:
+        lease.listener.hear(lease, response)
+
+
 def _signed(ours: Any, theirs: Any) -> Any:
     """Our function with the SDK's signature and documentation: the stubs tell of our arguments, and
     who compares signatures (the SDKs' own tests do) finds the SDK's.
@@ -228,6 +234,14 @@ class _Seam:
             if base is None:
                 return text
             return base.__name__ + text.removeprefix(type(self).__name__)
+
+        def _process_response(self, *args, response, **kwargs):
+            _hear(response)
+            return super()._process_response(*args, response=response, **kwargs)
+
+        def _should_retry(self, response):
+            _hear(response)
+            return super()._should_retry(response)
 
         def __init_subclass__(cls, **kwargs):
             super().__init_subclass__(**kwargs)

@@ -80,6 +80,8 @@ class Lease:
         after: what each charged bucket had left when it was last seen.
         used: what the call was charged for, once settled; None: as reserved, or not settled yet.
         attempts: HTTP requests made for it (the SDK's own retries included).
+        listener: who hears each HTTP response for what it says of the provider's limits, if
+            anybody does.
         began: when it was admitted, in seconds since the epoch.
     """
 
@@ -99,6 +101,7 @@ class Lease:
         "id",
         "identity",
         "in_money",
+        "listener",
         "model",
         "observed",
         "read",
@@ -134,6 +137,7 @@ class Lease:
         self.after = left
         self.used: Usage | None = None
         self.attempts = 0
+        self.listener: Any = None
         self.began = 0.0
         self.renew_at = 0.0
         self.read: Callable[[Any], Usage | None] | None = None
@@ -156,6 +160,7 @@ class Lease:
         return {
             c.limit.text: left / c.limit.scale
             for c, left in zip(self.charges, self.after, strict=True)
+            if c.owner[0] != "pause"
         }
 
     @property
@@ -165,6 +170,7 @@ class Lease:
             [
                 (charge.limit.text, left / charge.limit.ceiling if charge.limit.ceiling else 0.0)
                 for charge, left in zip(self.charges, self.after, strict=True)
+                if charge.owner[0] != "pause"
             ]
         )
 

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple, TypeAlias
 from ..limits import Limit
 
 Owner: TypeAlias = tuple[str, ...]
-"""Whose bucket: ``("user", org, user)``, ``("org", org)`` or ``("global",)``."""
+"""Whose bucket: ``("user", org, user)``, ``("org", org)`` or ``("global",)``; the provider's own:
+``("provider", account, model)`` and ``("pause", account, model)`` (`quotaguard.upstream`)."""
 
 
 class Charge(NamedTuple):

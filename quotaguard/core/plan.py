@@ -277,7 +277,9 @@ def refused(ask: Ask, refusal: Refusal) -> QuotaExceeded:
     return kind(
         who=whose(short.charge.owner),
         limit=limit.text,
-        metric=_UNITS.get(limit.metric) or limit.metric.replace("_", " "),
+        metric=_UNITS.get(short.charge.owner[0])
+        or _UNITS.get(limit.metric)
+        or limit.metric.replace("_", " "),
         asked=min(short.charge.least, short.charge.amount) / limit.scale,
         left=short.left / limit.scale,
         capacity=limit.ceiling / limit.scale,
@@ -286,13 +288,15 @@ def refused(ask: Ask, refusal: Refusal) -> QuotaExceeded:
     )
 
 
-_UNITS = {"usd": "US dollars", "concurrent": "slots"}
+_UNITS = {"usd": "US dollars", "concurrent": "slots", "pause": "pause"}
 
 
 def whose(owner: Owner) -> str:
     """A bucket's owner for people."""
     if owner[0] == "user":
         return f"user {owner[2]}" + (f" of org {owner[1]}" if owner[1] else "")
+    if owner[0] in ("provider", "pause"):
+        return f"the account at the provider ({owner[2]})"
     return f"org {owner[1]}" if owner[0] == "org" else "everyone together"
 
 

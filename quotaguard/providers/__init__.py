@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from ..usage import Usage
 from .tally import Tally as Tally
+from .told import Told as Told
 
 Kind: TypeAlias = Literal["metered", "unmetered", "later", "free"]
 """metered: counted before and settled after; unmetered: it generates, and so spends, but does not
@@ -49,6 +50,12 @@ class Provider(Protocol):
 
     def hides_output(self, model: str) -> bool:
         """Whether the model generates tokens that it does not deliver (reasoning)."""
+        ...
+
+    def told(self, headers: Mapping[str, str]) -> Told:
+        """What an answer's headers say of the provider's own limits; what can't be read is left
+        out.
+        """
         ...
 
 

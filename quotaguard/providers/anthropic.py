@@ -8,7 +8,8 @@ from typing import Any
 from urllib.parse import unquote
 
 from ..usage import Usage
-from . import Route, Tally, field, is_in, path_of, patterns, usage_of
+from . import Route, Tally, Told, field, is_in, path_of, patterns, usage_of
+from .told import Quota, number, retry_after
 
 METERED: Mapping[str, str] = {
     "/v1/messages": "messages",
@@ -80,6 +81,20 @@ class AnthropicProvider:
     def hides_output(self, model: str) -> bool:
         """Thinking is delivered (a summary at least), or billed in message_delta."""
         return False
+
+    def told(self, headers: Mapping[str, str]) -> Told:
+        """What ``anthropic-ratelimit-*`` says (https://docs.claude.com/en/api/rate-limits): limits
+        a minute, toward which what is read from the prompt cache does not count.
+
+        The times of ``-reset`` are not needed: limit and remaining tell how long it takes.
+        """
+        quotas = []
+        for metric in ("requests", "tokens", "input_tokens", "output_tokens"):
+            name = f"anthropic-ratelimit-{metric.replace('_', '-')}"
+            limit = number(headers, f"{name}-limit")
+            if limit:  # a limit of 0 is none: it comes with answers that were served
+                quotas.append(Quota(metric, limit, number(headers, f"{name}-remaining"), cached=0))
+        return Told(tuple(quotas), retry_after(headers))
 
 
 @lru_cache(maxsize=256)

