@@ -201,6 +201,15 @@ def test_the_readme_is_a_front_door() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 110
 
 
+def test_the_front_door_leads_to_every_page() -> None:
+    """A page that nobody links to is not found."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    pages = [
+        page for part in ("how-to", "explanation") for page in (ROOT / "docs" / part).iterdir()
+    ]
+    assert [page_id(page) for page in pages if f"({page_id(page)})" not in text] == []
+
+
 @pytest.mark.parametrize("name", ["metered", "pictures"])
 def test_what_tools_make_is_that_of_the_code(name: str) -> None:
     """Nobody has to read the source to know what is metered; pictures show what a guard does."""
