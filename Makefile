@@ -14,7 +14,7 @@ PY     := $(VENV)/bin/python
 help: ## list what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.dev ## the quota stress test against a local fake provider; no key needed
+demo: $(VENV)/.dev ## every example, against a local fake provider; no key needed
 	$(PY) examples/demo.py
 
 test: $(VENV)/.dev ## the test-suite, on the newest SDKs
@@ -44,13 +44,18 @@ soak: $(VENV)/.dev ## the long proofs: a million users, thousands of kills, faul
 
 docs: $(VENV)/.docs ## the documentation, in build/docs; a warning or a dead link is an error
 	$(PY) -m sphinx --fail-on-warning --keep-going --quiet docs build/docs
+	$(PY) tools/links.py build/docs
 
-dist: $(VENV)/.dev ## build the wheel and the sdist, and run the demo on the wheel in a clean environment
+dist: $(VENV)/.dev ## build wheel and sdist; the demo on the wheel in a clean environment, the sdist's tests
+	rm -rf dist build/clean build/sdist
 	$(PY) -m build --quiet --outdir dist
-	rm -rf build/clean && $(PYTHON) -m venv build/clean
-	build/clean/bin/python -m pip install -qq "$$(ls dist/quotaguard-*.whl)[all]" uvicorn
+	$(PYTHON) -m venv build/clean
+	build/clean/bin/python -m pip install -qq "$$(ls dist/quotaguard-*.whl)[all]"
 	cd examples && ../build/clean/bin/python demo.py
 	build/clean/bin/quotaguard doctor > /dev/null
+	mkdir -p build/sdist && tar -xzf dist/quotaguard-*.tar.gz -C build/sdist --strip-components 1
+	cd build/sdist && $(abspath $(PY)) -m pytest -q --collect-only > /dev/null
+	cd build/sdist && $(abspath $(PY)) -m pytest -q tests/test_docs.py tests/test_architecture.py -k 'not code_of_a_page'
 
 clean: ## remove what was built or cached, the virtual environments included
 	rm -rf $(VENV) $(OLDEST) $(FRAMES) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

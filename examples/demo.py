@@ -145,7 +145,7 @@ PARTS = (
         "Four processes race for the tokens of one user, over a ledger that they share.",
         "Not one call too many, and none too few. What a killed process held comes back by itself, "
         "when its lease ends.",
-        ("he ledger is a", "100 in all, 1,000 tokens", "holds 300", "900 are left"),
+        ("ledger is a", "100 in all, 1,000 tokens", "holds 300", "900 are left"),
     ),
     Part(
         "fastapi_app",

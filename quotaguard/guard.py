@@ -45,7 +45,8 @@ class Guard(Jobs):
     Args:
         tiers: the plans that ``tier=`` names.
         limits: limits for everybody, on top of the tier's; the whole plan if there are no tiers.
-        backend: ``"memory://"`` (this process) or a `quotaguard.backends.Backend`.
+        backend: the ledger's URL: ``"memory://"`` (this process), ``"sqlite:///quota.db"``,
+            ``"redis://host:6379/0"``; or a client of redis-py, or a `quotaguard.backends.Backend`.
         default_tier: the tier of a caller for whom none is named (default: the only one).
         when_exceeded: policies of tiers that name none (default: refuse).
         anonymous: the user whose buckets callers without a user share; None: they are an error

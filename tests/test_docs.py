@@ -3,11 +3,15 @@ says of the code is so.
 
 A fence of Python is run with those above it on the page. One that is followed by a fence named
 ``output`` must print that. `provider` is a `FakeProvider`, and the SDKs' environment variables
-point to it. What can't be run here has ``<!-- not run: the reason -->`` before it.
+point to it. A fence whose first line names a file (``# worker.py``) is written there instead.
+Sessions of a shell are run (`tests.shell`), TOML is loaded as a configuration, and where a page
+names a Redis on localhost, one that is started here takes its place. What can't be run here has
+``<!-- not run: the reason -->`` before it.
 """
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import gc
 import io
@@ -27,12 +31,21 @@ import pytest
 import quotaguard
 import quotaguard.events
 import quotaguard.testing
+from quotaguard.cli.app import cli
 from quotaguard.testing import FakeProvider
+from tests import shell
+from tests.backends.redis_server import RedisServer, binary
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+DOORS = [ROOT / name for name in ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")]
+LANGUAGES = {"python", "output", "console", "toml", "ipython", "text"}
+"""What fences hold; ``tests/contrib/notebook`` runs the cells of notebooks, text is only shown."""
+REDIS = "redis://localhost:6379"
 _FENCE = re.compile(r"(?P<indent>\s*)(?P<fence>`{3,})(?P<language>[^\s`]*)[^`]*$")
 _NOT_RUN = re.compile(r"<!-- not run: \S.* -->")
+_FILE = re.compile(r"# ([\w-]+\.(?:py|toml))\n")
+_PATH = re.compile(r"`((?:docs|examples|benchmarks|tests|tools|quotaguard)/[\w./-]+)`")
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _HEADING = re.compile(r"^#+ +(.+?)\s*$", re.MULTILINE)
 
@@ -95,21 +108,41 @@ def provider(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakePr
         yield provider
 
 
+@pytest.fixture
+def redis_url() -> Iterator[str]:
+    """A Redis of the page's own."""
+    if binary() is None:
+        pytest.skip("the page needs a redis-server, and there is none here")
+    server = RedisServer()
+    yield f"redis://127.0.0.1:{server.port}"
+    server.stop()
+
+
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # pages do not close clients
 @pytest.mark.parametrize("page", PAGES, ids=page_id)
-def test_the_code_of_a_page_runs(page: Path, provider: FakeProvider) -> None:
+def test_the_code_of_a_page_runs(
+    page: Path, provider: FakeProvider, request: pytest.FixtureRequest
+) -> None:
     """A reader who copies a page's examples gets what the page says they give."""
     names: dict[str, object] = {"__name__": "page", "provider": provider}
-    found = blocks(page)
+    found = [block for block in blocks(page) if not _NOT_RUN.fullmatch(block.before)]
+    needs_redis = any(REDIS in block.text for block in found if block.language in LANGUAGES)
+    redis_url = request.getfixturevalue("redis_url") if needs_redis else REDIS
     for block, following in zip_longest(found, found[1:]):
-        if block.language != "python" or _NOT_RUN.fullmatch(block.before):
-            continue
-        printed = io.StringIO()
-        code = compile("\n" * block.line + block.text, str(page), "exec")
-        with contextlib.redirect_stdout(printed):
-            exec(code, names)
-        if following is not None and following.language == "output":
-            assert printed.getvalue() == following.text, f"line {block.line}"
+        text = block.text.replace(REDIS, redis_url)
+        if named := _FILE.match(text):
+            Path(named[1]).write_text(text, encoding="utf-8")
+        elif block.language == "toml":
+            shell.load(text)
+        elif block.language == "console":
+            (shell.play if text.startswith("$ ") else shell.look_up)(text)
+        elif block.language == "python":
+            printed = io.StringIO()
+            code = compile("\n" * block.line + text, str(page), "exec")
+            with contextlib.redirect_stdout(printed):
+                exec(code, names)
+            if following is not None and following.language == "output":
+                assert printed.getvalue() == following.text, f"line {block.line}"
     names.clear()
     gc.collect()  # the sockets of the oldest SDKs' clients, while it is no error
 
@@ -124,7 +157,33 @@ def test_an_output_belongs_to_code_that_is_run(page: Path) -> None:
             assert not _NOT_RUN.fullmatch(block.before), f"line {following.line}"
 
 
+def test_the_tutorial_can_be_pasted_into_a_prompt() -> None:
+    """A prompt wants an empty line behind a block and none inside it."""
+    for block in blocks(ROOT / "docs" / "tutorial.md"):
+        statements = ast.parse(block.text).body if block.language == "python" else []
+        for one, following in pairwise([*statements, ast.Pass(lineno=10_000)]):
+            if hasattr(one, "body"):
+                inside = block.text.splitlines()[one.lineno - 1 : one.end_lineno]
+                assert all(inside), f"line {block.line + one.lineno}"
+                assert following.lineno > (one.end_lineno or 0) + 1, f"line {block.line}"
+
+
 @pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_no_code_goes_unrun(page: Path) -> None:
+    """A fence in a language that no test knows would be an example that nobody ran."""
+    for block in blocks(page):
+        known = block.language in LANGUAGES or block.language.startswith("{")
+        assert known, f"line {block.line}: {block.language or 'no language'}"
+
+
+@pytest.mark.parametrize("page", [*PAGES, *DOORS], ids=page_id)
+def test_files_that_are_named_are_there(page: Path) -> None:
+    """Who is sent to a file finds it."""
+    for named in _PATH.findall(page.read_text(encoding="utf-8")):
+        assert (ROOT / named).exists(), named
+
+
+@pytest.mark.parametrize("page", [*PAGES, *DOORS], ids=page_id)
 def test_links_lead_somewhere(page: Path) -> None:
     """Files and headings that a page links to are there."""
     for target in _LINK.findall(prose(page)):
@@ -142,12 +201,40 @@ def test_the_readme_is_a_front_door() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 110
 
 
-def test_the_table_of_endpoints_is_that_of_the_code() -> None:
-    """Nobody has to read the source to know what is metered, and why something is not."""
-    tool = [sys.executable, str(ROOT / "tools" / "metered.py"), "--check"]
+def test_the_front_door_leads_to_every_page() -> None:
+    """A page that nobody links to is not found."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    pages = [
+        page for part in ("how-to", "explanation") for page in (ROOT / "docs" / part).iterdir()
+    ]
+    assert [page_id(page) for page in pages if f"({page_id(page)})" not in text] == []
+
+
+@pytest.mark.parametrize("name", ["metered", "pictures"])
+def test_what_tools_make_is_that_of_the_code(name: str) -> None:
+    """Nobody has to read the source to know what is metered; pictures show what a guard does."""
+    tool = [sys.executable, str(ROOT / "tools" / f"{name}.py"), "--check"]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     checked = subprocess.run(tool, check=False, capture_output=True, text=True, timeout=60, env=env)
     assert checked.returncode == 0, checked.stderr
+
+
+CONTRIB = ("asgi", "dashboard", "fastapi", "http", "logs", "notebook", "opentelemetry")
+"""The modules of `quotaguard.contrib` that applications import."""
+
+
+def integrations() -> set[str]:
+    """What applications import from `quotaguard.contrib`."""
+    found: set[str] = set()
+    for name in CONTRIB:
+        module = import_module(f"quotaguard.contrib.{name}")
+        own = [
+            each
+            for each, value in vars(module).items()
+            if callable(value) and value.__module__ == module.__name__ and each[0] != "_"
+        ]
+        found |= {f"{module.__name__}.{each}" for each in getattr(module, "__all__", own)}
+    return found
 
 
 def events() -> list[str]:
@@ -167,9 +254,17 @@ def test_the_reference_leaves_no_public_name_out() -> None:
     public = {f"quotaguard.{name}" for name in quotaguard.__all__ if name != "__version__"}
     public |= {f"quotaguard.testing.{name}" for name in quotaguard.testing.__all__}
     public |= {f"quotaguard.events.{name}" for name in (*events(), "Event", "Hook")}
+    public |= integrations()
     found = documented()
     assert sorted(found) == sorted(set(found))
     assert public - set(found) == set()
+
+
+def test_the_reference_has_every_command() -> None:
+    """Who reads the page instead of `quotaguard --help` misses nothing."""
+    page = (ROOT / "docs" / "reference" / "command-line.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\| `quotaguard (\w+)", page, re.MULTILINE)
+    assert sorted(listed) == sorted(cli.commands)
 
 
 def test_the_reference_names_what_there_is() -> None:
