@@ -13,7 +13,7 @@
 local WAITER = '<ddddc20c8' -- place, back by, deadline, weight, flow, process
 local SPOT = '<dddB' -- turn, start, due, whether it stands there
 local MEMBER, MEMBER_SIZE = '>dd', 16 -- place, least
-local RING = '<dI2' -- seconds, length of the id
+local RING = '<dI4' -- seconds, length of the id
 local GRACE, EARLIER, HEAD_START, AFTER = 0.25, 0.001, 30, 0.000001
 
 local the_line
