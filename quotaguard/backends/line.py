@@ -260,13 +260,13 @@ class Line:
 
     def _leave(self, waiter: Waiter, served: Collection[Key] = ()) -> list[Charge]:
         """Let it go; answers with what it waited for. Where its flow was not served, the next call
-        of the flow may start where this one would have.
+        of the flow may start so much earlier.
         """
         for key, spot in waiter.spots.items():
             if spot.charge.limit.fair and key not in served:
-                finish = spot.start + spot.charge.least / waiter.weight
-                if self._places.start(key, waiter.flow) == finish:
-                    self._places.finish(key, waiter.flow, spot.start)
+                start = self._places.start(key, waiter.flow)
+                start -= spot.charge.least / waiter.weight
+                self._places.finish(key, waiter.flow, start)
         charges = self._step_aside(waiter)
         self._places.forget(waiter)
         return charges

@@ -178,14 +178,14 @@ local function line()
     lasts_until(flows, now)
   end
 
-  -- Let it go. Where its flow was not served, the next call may start where this one would have.
+  -- Let it go. Where its flow was not served, the next call of it may start so much earlier.
   local function leave(w, by)
     for i = 1, #w.keys do
       local key = w.keys[i]
       local spot = w.spots[key]
       if spot.charge[KIND] % 2 == FAIR and not by[key] then
-        local finishes = spot.start + spot.charge[LEAST] / w.weight
-        if start_of_flow(key, w.flow) == finishes then finish(key, w.flow, spot.start, w.deadline) end
+        local start = start_of_flow(key, w.flow) - spot.charge[LEAST] / w.weight
+        finish(key, w.flow, start, w.deadline)
       end
     end
     step_aside(w)
