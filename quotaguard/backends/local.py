@@ -46,6 +46,7 @@ from ..core.ops import (
 from ..core.plan import Plan
 from ..errors import BackendError
 from ..limits import Limit
+from .bells import Bells
 from .memory import MemoryBackend
 from .pulse import Pulse
 
@@ -82,7 +83,8 @@ class Local:
 
     def _begin(self) -> None:
         """What a forked child must not share with its parent."""
-        self._alone = MemoryBackend(self._clock)
+        self._bells = Bells(self._clock)
+        self._alone = MemoryBackend(self._clock, self._bells)
         self._lock = threading.Lock()
         self._name = f"worker-{secrets.token_hex(8)}"
         self._numbers = itertools.count()
@@ -154,7 +156,7 @@ class Local:
                 return self._peek(op)
             raise
         if self._away:
-            self._away = False
+            self._back()
             self._pulse.ring()
         if isinstance(op, Reserve):
             self._strays.pop(op.id, None)
@@ -185,10 +187,18 @@ class Local:
         if isinstance(answer, Queued):
             self._remember(op.id, _WAITING)
             return Queued(Refusal(_whole(op, answer.refusal.shortfalls)), answer.wait)
+        if isinstance(answer, Refusal):
+            refusal = Refusal(_whole(op, answer.shortfalls))
+            if 0.0 < op.patience >= refusal.at_least():  # in vain here, but perhaps not there
+                self._remember(op.id, _WAITING)
+                self._bells.expect(op.id)
+                return Queued(refusal, refusal.wait())
+            self._mine.pop(op.id, None)
+            if sent:
+                self._stray(op.id)
+            return refusal
         if sent:
             self._stray(op.id)
-        if isinstance(answer, Refusal):
-            return Refusal(_whole(op, answer.shortfalls))
         self._remember(op.id, (op.candidates[answer.choice].charges, answer.granted))
         return answer._replace(passed_over=_whole(op, answer.passed_over))
 
@@ -223,9 +233,16 @@ class Local:
     def _beat(self) -> None:
         try:
             self._announce()
+            if self._away:
+                self._back()
             self._replay()
         except BackendError:
             self._away = True
+
+    def _back(self) -> None:
+        """The ledger answers again: let those ask it who wait here."""
+        self._away = False
+        self._bells.ring_all()
 
     def _announce(self) -> None:
         """Say that this worker is alive, and see how many are."""

@@ -12,7 +12,6 @@ from base64 import urlsafe_b64encode
 from functools import lru_cache
 from struct import Struct, pack, unpack_from
 
-
 from ...core.ops import (
     Adjust,
     Adjusted,
