@@ -12,6 +12,7 @@ from quotaguard.backends import Backend, open_backend
 from quotaguard.backends.line import HEAD_START
 from quotaguard.core.ops import Charge, Release, Renew, Reserve
 from quotaguard.core.plan import BEHIND_ALL
+from quotaguard.identity import MOST_URGENT
 from quotaguard.limits import Limit
 from quotaguard.testing import FakeClock
 
@@ -125,6 +126,27 @@ def test_who_gives_up_does_not_pay(crowd: Crowd, order: int) -> None:
     crowd.come(tokens(100, FAIR), name="two's", flow="two")
     crowd.wait(60)
     assert crowd.order.index("two's") <= 2
+
+
+@pytest.mark.parametrize("flow", ["", "\x1f\ud800\x00", "a" * 70_000])
+def test_flows_have_any_name(crowd: Crowd, flow: str) -> None:
+    """Whatever a user is called, it gets its share beside another."""
+    crowd.come(tokens(6000, FAIR))
+    saturate(crowd, {flow: 1.0, "other": 1.0}, 100.0, 60.0)
+    crowd.taken[flow] -= 6000 if not flow else 0  # type: ignore[assignment]  # the first call's
+    assert crowd.taken[flow] == pytest.approx(crowd.taken["other"], rel=0.05)
+
+
+@pytest.mark.parametrize("limit", [PLAIN, FAIR])
+def test_the_most_and_the_least_urgent_keep_their_order(crowd: Crowd, limit: Limit) -> None:
+    """Doubles tell apart who came first, however early their turn comes."""
+    crowd.come(tokens(limit.ceiling, limit))
+    each = limit.ceiling / 10
+    for name, priority in (("z", BEHIND_ALL), ("y", -MOST_URGENT), ("b", 0.0), ("a", MOST_URGENT)):
+        for number in range(3):
+            crowd.come(tokens(each, limit), name=f"{name}{number}", priority=priority)
+    crowd.wait(200)
+    assert crowd.order[1:] == [f"{name}{number}" for name in "abyz" for number in range(3)]
 
 
 def test_an_urgent_call_goes_before_its_own_users_others(crowd: Crowd) -> None:
