@@ -78,8 +78,8 @@ def admit(
     except BackendError as error:
         outcome = "allowed" if ask.on_backend_error == "allow" else "refused"
         tell(BackendFailed(ask.id, ask.identity, ask.model, outcome, str(error)))
-        if error.sent:
-            later(Release(ask.id))  # the reply may be what was lost
+        if error.sent or line.began is not None:
+            later(Release(ask.id))  # the reply may be what was lost; or it stands in line there
         if outcome == "refused":
             raise
         return _unlimited(ask, line)

@@ -296,7 +296,9 @@ class TurnsMachine(LineMachine):
         assert isinstance(states, tuple)
         left = {state.limit: state.left for state in states}
         for waiter in self.waiters.values():
-            assert any(left[c.limit] < c.least for c in waiter.charges) or self.line(), waiter
+            place = self.backend._places.waiter(waiter.id)
+            assert place is not None
+            assert place.standing()
         for waiter in [self.waiters[id] for id in self.line()]:
             if len(waiter.charges) == 1:
                 assert left[self.one] < waiter.charges[0].least, waiter
@@ -311,7 +313,7 @@ class TurnsMachine(LineMachine):
 
     @invariant()
     def books_of_lines_are_right(self) -> None:
-        """What those in line want adds up, they stand in order, and flows that went are forgotten."""
+        """They stand in order, and flows that went are forgotten."""
         if not hasattr(self, "backend"):
             return
         for queue in self.backend._places._lines.values():
