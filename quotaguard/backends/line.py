@@ -117,6 +117,9 @@ class Line:
     def _reserve(self, op: Reserve, now: float, freed: list[Charge]) -> Decision:
         waiter, ahead, outer = None, NOBODY_AHEAD, None
         if self._places:
+            found = self._store.held(op.id)
+            if found is not None:  # repeated: it has had its turn
+                return found.answer
             if op.instead_of is not None:
                 outer = self._store.held(op.instead_of)
             waiter = self._places.waiter(op.id)
@@ -263,7 +266,7 @@ class Line:
         of the flow may start so much earlier.
         """
         for key, spot in waiter.spots.items():
-            if spot.charge.limit.fair and key not in served:
+            if spot.standing and spot.charge.limit.fair and key not in served:
                 start = self._places.start(key, waiter.flow)
                 start -= spot.charge.least / waiter.weight
                 self._places.finish(key, waiter.flow, start)

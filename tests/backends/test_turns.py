@@ -10,13 +10,13 @@ import pytest
 
 from quotaguard.backends import Backend, open_backend
 from quotaguard.backends.line import HEAD_START
-from quotaguard.core.ops import Charge, Release, Renew, Reserve
+from quotaguard.core.ops import Candidate, Charge, Release, Renew, Reserve
 from quotaguard.core.plan import BEHIND_ALL
 from quotaguard.identity import MOST_URGENT
 from quotaguard.limits import Limit
 from quotaguard.testing import FakeClock
 
-from .crowd import Crowd
+from .crowd import PATIENT, Crowd
 
 PLAIN = Limit.parse("60 tokens/minute")
 FAIR = Limit.parse("6k tokens/minute per org shared fairly")
@@ -126,6 +126,23 @@ def test_who_gives_up_does_not_pay(crowd: Crowd, order: int) -> None:
     crowd.come(tokens(100, FAIR), name="two's", flow="two")
     crowd.wait(60)
     assert crowd.order.index("two's") <= 2
+
+
+def test_repeating_what_was_admitted_costs_no_share(crowd: Crowd) -> None:
+    """A lost reply makes a caller repeat itself; its user's next call is not put back for that."""
+    crowd.come(tokens(6000, FAIR))
+    for _ in range(12):
+        crowd.come(tokens(100, FAIR), flow="one")
+    crowd.come(tokens(100, FAIR), name="two's", flow="two")
+    while "two's" not in crowd.order:
+        crowd.wait(0.5)
+    candidate = Candidate(None, (tokens(100, FAIR),))
+    for _ in range(20):
+        crowd.backend.execute(Reserve("two's", (candidate,), 1e7, PATIENT, None, 0.0, "two", 1.0))
+    before = len(crowd.order)
+    crowd.come(tokens(100, FAIR), name="again", flow="two")
+    crowd.wait(60)
+    assert crowd.order.index("again") <= before + 1
 
 
 @pytest.mark.parametrize("flow", ["", "\x1f\ud800\x00", "a" * 70_000])

@@ -183,7 +183,7 @@ local function line()
     for i = 1, #w.keys do
       local key = w.keys[i]
       local spot = w.spots[key]
-      if spot.charge[KIND] % 2 == FAIR and not by[key] then
+      if spot.standing and spot.charge[KIND] % 2 == FAIR and not by[key] then
         local start = start_of_flow(key, w.flow) - spot.charge[LEAST] / w.weight
         finish(key, w.flow, start, w.deadline)
       end
