@@ -10,7 +10,16 @@ import pytest
 
 from quotaguard.backends import Backend, open_backend
 from quotaguard.backends.line import HEAD_START
-from quotaguard.core.ops import Candidate, Charge, Release, Renew, Reserve
+from quotaguard.core.ops import (
+    Candidate,
+    Charge,
+    Park,
+    Queued,
+    Release,
+    Renew,
+    Reservation,
+    Reserve,
+)
 from quotaguard.core.plan import BEHIND_ALL
 from quotaguard.identity import MOST_URGENT
 from quotaguard.limits import Limit
@@ -126,6 +135,36 @@ def test_who_gives_up_does_not_pay(crowd: Crowd, order: int) -> None:
     crowd.come(tokens(100, FAIR), name="two's", flow="two")
     crowd.wait(60)
     assert crowd.order.index("two's") <= 2
+
+
+@pytest.mark.parametrize("url", ["memory://", "sqlite:///q.db"])
+def test_who_is_let_in_by_its_own_question_asks_again(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who asks leaves the line for a moment, and then those before it may turn out to wait for
+    another bucket: it is rung for before it lies down, and must not sleep through that.
+    """
+    monkeypatch.chdir(tmp_path)
+    clock = FakeClock()
+    backend = open_backend(url, clock)
+
+    def come(name: str, patience: float, *charges: Charge) -> object:
+        return backend.execute(Reserve(name, (Candidate(None, charges),), 1e7, patience))
+
+    slow = Limit.parse("3 requests/minute")
+    one = Charge(USER, slow, 1.0, 1.0, 0.0)
+    come("taken", 0.0, tokens(10), one._replace(amount=3.0, least=3.0))
+    assert isinstance(come("both", 100.0, tokens(55), one), Queued)  # 5 s, and 20 s
+    assert isinstance(come("next", 100.0, tokens(8)), Queued)  # 13 s: both would be there
+    clock.advance(13)
+    answer = come("next", 87.0, tokens(8))
+    began = clock.now()
+    if isinstance(answer, Queued):
+        backend.execute(Park("next", answer.wait))
+        answer = come("next", 87.0, tokens(8))
+    assert isinstance(answer, Reservation)
+    assert clock.now() == began
+    backend.close()
 
 
 def test_repeating_what_was_admitted_costs_no_share(crowd: Crowd) -> None:
