@@ -135,7 +135,7 @@ class Local:
     def _leave(self) -> None:
         self._pulse.stop()
         with suppress(BackendError):
-            self._replay()
+            self._replay(stray=0.0)
             if self._announced is not None:
                 self._backend.execute(Release(self._announced))
 
@@ -254,9 +254,12 @@ class Local:
         (state,) = cast("tuple[BucketState, ...]", ask(Peek(((_WORKERS, _ALIVE),))))
         self.workers = max(1, round(state.held))
 
-    def _replay(self) -> None:
+    def _replay(self, stray: float | None = None) -> None:
         """Charge what was used here: a reservation of nothing always fits, and may be settled with
         any amount. Ids make it count once, however often it is tried.
+
+        Args:
+            stray: seconds after which strays are given back, `STRAY` if not said.
         """
         with self._lock:
             owed, self._owed = self._owed, {}
@@ -272,7 +275,7 @@ class Local:
             for op in self._replays[0]:
                 self._backend.execute(op)
             self._replays.popleft()
-        until = time.monotonic() - STRAY
+        until = time.monotonic() - (STRAY if stray is None else stray)
         while self._strays:
             id, since = next(iter(self._strays.items()))
             if since > until:

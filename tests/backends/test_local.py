@@ -194,6 +194,18 @@ def test_a_lost_reply_is_not_charged_beside(
     assert (left(worker), state(worker).held) == (980, 0.0)
 
 
+def test_strays_are_given_back_in_the_end(clock: FakeClock) -> None:
+    """Who closes will not repeat itself: no need to leave that to the end of a lease."""
+    shared = Switch(clock)
+    worker = Local(shared, clock)
+    shared.loses_replies = True
+    assert isinstance(decided(worker.execute(reserve("a", 50.0))), Reservation)
+    shared.loses_replies = False
+    worker.execute(Settle("a", (20.0,)))
+    worker.close()
+    assert (left(shared), state(shared).held) == (980, 0.0)
+
+
 def test_a_replay_that_fails_is_repeated(clock: FakeClock, opened: Opened) -> None:
     """The ledger goes away in the middle; in the end all is charged once."""
     shared = Switch(clock)
