@@ -255,8 +255,8 @@ class Line:
                 waiter.back_by = again
                 self._ring(waiter.id, again)
             self._places.keep(waiter)
-            if seconds > 0.0:
-                break
+            if seconds > 0.0 and waiter.due() <= spot.due + EARLIER:
+                break  # no other bucket keeps it: those behind are told when it is admitted
             before += least
             first = False
         return freed

@@ -108,18 +108,6 @@ def test_many_calls_one_trip(shared: Switch, opened: Opened) -> None:
     assert (found.held, found.left) == (0.0, 100_000.0 - 720)
 
 
-@pytest.mark.parametrize(("priority", "drawn"), [(-5.0, -5.0), (5.0, 0.0)])
-def test_who_can_wait_draws_nothing_past_others(
-    shared: Switch, opened: Opened, priority: float, drawn: float
-) -> None:
-    """A chunk is no more urgent than the call it is drawn for, nor than those it may serve."""
-    worker = opened(shared)
-    for number in range(2):
-        worker.execute(ask(f"{number}")._replace(priority=priority))
-    chunks = [op for op in shared.asked if isinstance(op, Reserve) and op.id.startswith("chunk")]
-    assert [op.priority for op in chunks] == [drawn]
-
-
 def test_a_cold_bucket_is_not_drawn_from(clock: FakeClock, shared: Switch, opened: Opened) -> None:
     """One call every few seconds holds no more than it asks for."""
     worker = opened(shared)

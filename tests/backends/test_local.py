@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -194,18 +193,6 @@ def test_a_lost_reply_is_not_charged_beside(
     assert (left(worker), state(worker).held) == (980, 0.0)
 
 
-def test_strays_are_given_back_in_the_end(clock: FakeClock) -> None:
-    """Who closes will not repeat itself: no need to leave that to the end of a lease."""
-    shared = Switch(clock)
-    worker = Local(shared, clock)
-    shared.loses_replies = True
-    assert isinstance(decided(worker.execute(reserve("a", 50.0))), Reservation)
-    shared.loses_replies = False
-    worker.execute(Settle("a", (20.0,)))
-    worker.close()
-    assert (left(shared), state(shared).held) == (980, 0.0)
-
-
 def test_a_replay_that_fails_is_repeated(clock: FakeClock, opened: Opened) -> None:
     """The ledger goes away in the middle; in the end all is charged once."""
     shared = Switch(clock)
@@ -376,58 +363,3 @@ def test_a_guard_waits_for_its_share(clock: FakeClock) -> None:
     with guard.hold(user="alice", input_tokens=50, output_tokens=0) as lease:
         assert lease.waited == pytest.approx(30.0)
     guard.close()
-
-
-@pytest.mark.parametrize("by", ["a call", "the pulse"])
-def test_who_waits_here_asks_there_when_it_is_back(by: str) -> None:
-    """A share refills slowly; the ledger has room: nobody sleeps on beside it."""
-    clock = FakeClock(auto_advance=False)
-    shared = Switch(clock)
-    worker = Local(shared, clock)
-    shared.away = True
-    worker.execute(reserve("a", 120.0, MINUTE))
-    op = reserve("b", 30.0, MINUTE, patience=100.0)
-    assert isinstance(decided(worker.execute(op)), Queued)
-    sleeping = threading.Thread(target=worker.execute, args=(Park("b", 30.0),), daemon=True)
-    sleeping.start()
-    until(lambda: clock.waiting == 1)
-    shared.away = False
-    if by == "a call":
-        worker.execute(reserve("c", 10.0, MINUTE))
-    else:
-        worker._pulse.beat()
-    sleeping.join(20.0)
-    assert not sleeping.is_alive()
-    assert isinstance(worker.execute(op), Reservation)
-    assert not worker._alone._places
-    worker.close()
-
-
-@pytest.mark.parametrize("limit", [MINUTE, Limit.parse("1 concurrent")])
-def test_who_has_no_share_that_fits_waits_for_the_ledger(
-    clock: FakeClock, opened: Opened, limit: Limit
-) -> None:
-    """It would wait half a minute, so it is not refused at once; it is when its patience ends."""
-    shared = Switch(clock)
-    worker, _ = opened(shared), opened(shared)
-    worker._pulse.beat()
-    assert worker.workers == 2
-    shared.away = True
-    op = reserve("a", limit.ceiling, limit, patience=30.0)
-    for _ in range(3):
-        queued = decided(worker.execute(op))
-        assert isinstance(queued, Queued)
-        assert queued.wait == PROBE
-        began = clock.now()
-        worker.execute(Park("a", queued.wait))
-        assert clock.now() == began + PROBE
-    hurried = reserve("b", limit.ceiling, limit, patience=1.0 if limit is MINUTE else 0.0)
-    assert isinstance(decided(worker.execute(hurried)), Refusal)
-    shared.away = False
-    assert isinstance(worker.execute(op), Reservation)
-    worker.execute(Settle("a", (0.0,)))
-    shared.away = True
-    assert isinstance(decided(worker.execute(op._replace(id="c"))), Queued)
-    assert isinstance(decided(worker.execute(op._replace(id="c", patience=0.0))), Refusal)
-    assert not worker._mine
-    assert not len(worker._bells)

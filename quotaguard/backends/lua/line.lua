@@ -345,7 +345,8 @@ local function line()
             w.back_by = again
             ring(w, again)
           end
-          if seconds > 0 then return end
+          -- those behind it are told when it is admitted, unless another bucket keeps it
+          if seconds > 0 and due_of(w) <= spot.due + EARLIER then return end
           before, first, index = before + least, false, index + 1
         end
       end
