@@ -11,7 +11,9 @@ import pytest
 from quotaguard.backends import Backend, open_backend
 from quotaguard.backends.line import HEAD_START
 from quotaguard.core.ops import (
+    Adjust,
     Candidate,
+    Change,
     Charge,
     Park,
     Queued,
@@ -135,6 +137,32 @@ def test_who_gives_up_does_not_pay(crowd: Crowd, order: int) -> None:
     crowd.come(tokens(100, FAIR), name="two's", flow="two")
     crowd.wait(60)
     assert crowd.order.index("two's") <= 2
+
+
+@pytest.mark.parametrize("url", ["memory://", "sqlite:///q.db"])
+def test_what_comes_back_reaches_past_who_waits_for_another_bucket(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first in line cannot use it yet; those behind it need not sleep until it can."""
+    monkeypatch.chdir(tmp_path)
+    clock = FakeClock()
+    backend = open_backend(url, clock)
+
+    def come(name: str, patience: float, *charges: Charge) -> object:
+        return backend.execute(Reserve(name, (Candidate(None, charges),), 1e7, patience))
+
+    one = Charge(USER, Limit.parse("1 requests/minute"), 1.0, 1.0, 0.0)
+    come("taken", 0.0, tokens(60), one)
+    assert isinstance(come("both", 100.0, tokens(30), one), Queued)  # 30 s, and 60 s
+    answer = come("next", 100.0, tokens(10))
+    assert isinstance(answer, Queued)
+    assert answer.wait == pytest.approx(40)
+    began = clock.now()
+    backend.execute(Adjust("gift", (Change(USER, PLAIN, 20.0),)))
+    backend.execute(Park("next", answer.wait))
+    assert clock.now() - began == pytest.approx(20)
+    assert isinstance(come("next", 80.0, tokens(10)), Reservation)
+    backend.close()
 
 
 @pytest.mark.parametrize("url", ["memory://", "sqlite:///q.db"])

@@ -175,8 +175,6 @@ class LineMachine(RuleBasedStateMachine):
                 self.told_right(waiter, answer.wait())
             return
         assert answer.refusal.wait() <= patience
-        if self.is_first(waiter):  # sees to it that leases end
-            assert now + answer.wait <= min(self.ends.values(), default=math.inf) + HAIR
         if waiter.id not in self.waiters:
             self.told_right(waiter, answer.refusal.wait())
             waiter.told = now + answer.refusal.wait()
@@ -185,6 +183,8 @@ class LineMachine(RuleBasedStateMachine):
         self.clock.lying = None
         self.backend.execute(Park(waiter.id, pause))
         waiter.bell, waiter.until = self.clock.lying or (threading.Event(), now)
+        if self.is_first(waiter):  # sees to it that leases end
+            assert waiter.until <= min(self.ends.values(), default=math.inf) + HAIR
 
     def turn_of(self, waiter: Waiter) -> tuple[float, str, float]:
         """Its priority, its flow, and the flow's weight: all are alike."""
