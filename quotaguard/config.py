@@ -315,7 +315,7 @@ def _policies(said: object, where: str) -> list[Policy]:
 
 def _policy(said: object, where: str) -> Policy:
     """``"refuse"``, ``{fallback = "model"}`` (or a list of models; perhaps with ``at`` and
-    ``adapt``) or ``{wait = seconds}``.
+    ``adapt``) or ``{wait = seconds}`` (perhaps with ``fair``).
     """
     if said == "refuse":
         return Refuse()
@@ -324,8 +324,8 @@ def _policy(said: object, where: str) -> Policy:
     try:
         if models is not None and seconds is None and more.keys() <= {"at", "adapt"}:
             return Fallback(*(models if isinstance(models, list) else [models]), **more)
-        if seconds is not None and models is None and not more:
-            return Wait(max_seconds=seconds)
+        if seconds is not None and models is None and more.keys() <= {"fair"}:
+            return Wait(max_seconds=seconds, **more)
     except ConfigurationError as error:
         raise ConfigurationError(f"{where}: {error}") from error
     raise ConfigurationError(

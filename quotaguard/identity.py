@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -72,17 +71,22 @@ def name(value: object, what: str) -> str | None:
     return value
 
 
+MOST_URGENT = 1e6
+"""A priority worth a year. Beyond, one could not tell any more who came first."""
+
+
 def urgency(value: object) -> float | None:
     """A priority, checked.
 
     Raises:
-        ConfigurationError: it is neither a finite number nor None.
+        ConfigurationError: it is neither a number between -1e6 and 1e6 nor None.
     """
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if value is None or (number and abs(value) < math.inf):  # type: ignore[arg-type]
+    if value is None or (number and abs(value) <= MOST_URGENT):  # type: ignore[arg-type]
         return value  # type: ignore[return-value]
     raise ConfigurationError(
-        f"a priority is a number such as 1 (urgent) or -1 (it can wait), not {value!r}"
+        "a priority is a number such as 1 (urgent) or -1 (it can wait), between -1e6 and 1e6, not "
+        f"{value!r}"
     )
 
 

@@ -188,6 +188,11 @@ class Limit:
                 f"a user's own limit has no draw_ahead ({self.draw_ahead!r}): what one worker has "
                 "drawn, the user's next call may miss at another; it is for org and global limits"
             )
+        if self.draw_ahead and self.metric == "concurrent":
+            raise ConfigurationError(
+                f"calls in flight are not drawn ahead (draw_ahead={self.draw_ahead!r}): a worker "
+                "would keep the slots that come back from who waits at another"
+            )
 
     def _validate_fair(self) -> None:
         if not isinstance(self.fair, bool):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tenacity import RetryCallState
 
 Curve: TypeAlias = "Callable[[RetryCallState], float]"
-"""A tenacity wait strategy, such as ``wait_random(0, 1)`` or ``wait_random_exponential(max=5)``."""
+"""A tenacity wait strategy, such as ``wait_random(0, 0.1)``."""
 
 Adapt: TypeAlias = (
     "Mapping[str, Mapping[str, Any]] | Callable[[Mapping[str, Any], str], Mapping[str, Any]]"
@@ -127,7 +127,8 @@ class Wait:
             raise ConfigurationError(f"max_seconds is > 0 and finite, not {self.max_seconds!r}")
         if self.jitter is not None and not callable(self.jitter):
             raise ConfigurationError(
-                f"jitter is a tenacity wait such as wait_random(0, 1), or None, not {self.jitter!r}"
+                "jitter is a tenacity wait such as wait_random(0, 0.1), or None, not "
+                f"{self.jitter!r}"
             )
 
         if not isinstance(self.fair, bool):

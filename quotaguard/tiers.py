@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from math import inf
 from typing import Any
 
 from .errors import ConfigurationError
@@ -82,9 +81,7 @@ class Tier:
         object.__setattr__(self, "when_not_allowed", when_not_allowed)
         shares = None if warn_at is None else thresholds(warn_at, f"tier {name!r}: warn_at")
         object.__setattr__(self, "warn_at", shares)
-        if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 < weight < inf:
-            raise ConfigurationError(f"tier {name!r}: weight is a number > 0, not {weight!r}")
-        object.__setattr__(self, "weight", float(weight))
+        object.__setattr__(self, "weight", _share(weight, f"tier {name!r}"))
         try:
             object.__setattr__(self, "priority", float(urgency(priority) or 0.0))
         except ConfigurationError as error:
@@ -123,6 +120,13 @@ class Tier:
     def allows(self, model: str | None) -> bool:
         """Whether the tier includes the model (a call without a model is always allowed)."""
         return not self.models or model is None or any(matches(model, p) for p in self.models)
+
+
+def _share(weight: object, where: str) -> float:
+    number = isinstance(weight, (int, float)) and not isinstance(weight, bool)
+    if not number or not 1e-6 <= weight <= 1e6:  # type: ignore[operator]
+        raise ConfigurationError(f"{where}: weight is a number from 1e-6 to 1e6, not {weight!r}")
+    return float(weight)  # type: ignore[arg-type]
 
 
 def thresholds(value: Any, where: str) -> tuple[float, ...]:

@@ -53,6 +53,18 @@ WRONG = [
     ("when_exceeded = [{fallback = []}]", "when_exceeded: Fallback takes the names of models"),
     ("when_exceeded = [{fallback = ['a', 4]}]", "not ('a', 4)"),
     ("when_exceeded = ['refuse', {wait = 3}]", "nothing is tried after Refuse()"),
+    ("when_exceeded = [{wait = 3, fair = 1}]", "when_exceeded: fair is True or False, not 1"),
+    ("when_exceeded = [{fallback = 'x', fair = true}]", "when_exceeded: a policy is"),
+    *(
+        (f"[tiers.free]\n{key} = {value}", f"tier 'free': {message}")
+        for key, message in (
+            ("priority", "a priority is a number such as 1"),
+            ("weight", "weight is a number from 1e-6 to 1e6, not"),
+        )
+        for value in ("nan", "inf", "-inf", "1e308", "true", "'high'", f"1{400 * '0'}")
+    ),
+    ("[tiers.free]\nweight = 0", "tier 'free': weight is a number"),
+    ("limits = ['50 concurrent per org drawing 10%']", "calls in flight are not drawn ahead"),
     ("tiers = ['free']", "tiers holds a table for each tier, not ['free']"),
     ("[tiers]\nfree = '10k tokens/day'", "tiers.free is a table, not '10k tokens/day'"),
     ("[tiers.free]\nlimit = []", "unknown key 'limit' in tiers.free; did you mean 'limits'?"),
@@ -216,7 +228,10 @@ def test_wrong_files(text: str, words: str, tmp_path: Path) -> None:
         (lambda: Tier("a", when_exceeded=[5]), "tier 'a': when_exceeded holds Refuse(), Wait(...)"),
         (lambda: Tier("a", when_not_allowed=Wait(5)), "when_not_allowed is Refuse() or Fallback"),
         (lambda: Wait("long"), "max_seconds is a number of seconds, not 'long'"),
-        (lambda: Wait(5, jitter=5), "jitter is a tenacity wait such as wait_random(0, 1), or None"),
+        (
+            lambda: Wait(5, jitter=5),
+            "jitter is a tenacity wait such as",
+        ),
         (lambda: Fallback(), "Fallback takes the names of models, not ()"),
         (lambda: Fallback("a", opt_out=5), "opt_out is a callable of the identity, not 5"),
         (lambda: Price("3"), "a price is a number of dollars per million tokens, not input='3'"),

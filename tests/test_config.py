@@ -18,7 +18,7 @@ default_tier = "free"
 anonymous = "visitor"
 on_backend_error = "allow"
 limits = ["1M tokens/day per org", "60 requests/minute"]
-when_exceeded = [{ wait = 2.5 }, "refuse"]
+when_exceeded = [{ wait = 2.5, fair = false }, "refuse"]
 
 [tiers.free]
 limits = ["10k tokens/day in Europe/Paris"]
@@ -78,6 +78,7 @@ def test_policies_of_a_file(write: Write) -> None:
     assert pro.when_exceeded is None
     wait, refuse = guard._policies
     assert isinstance(wait, Wait)
+    assert wait.fair is False
     assert wait.max_seconds == 2.5
     assert refuse == Refuse()
 

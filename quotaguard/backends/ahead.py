@@ -158,13 +158,16 @@ class DrawAhead:
                 worth = self._stock.to_draw(charge, self._now())
                 if worth is not None:
                     self._pulse.start()
-                    yield from self._draw(*worth, op.lease)
+                    yield from self._draw(*worth, op)
 
-    def _draw(self, bucket: Bucket, size: float, lease: float) -> Plan[None]:
-        chunk = Chunk(self._new_id(), bucket, size, self._now(), lease)
+    def _draw(self, bucket: Bucket, size: float, op: Reserve) -> Plan[None]:
+        chunk = Chunk(self._new_id(), bucket, size, self._now(), op.lease)
+        urgency = min(op.priority, 0.0)  # a chunk serves other calls than this one too
         got, left = None, bucket.left
         try:
-            decision: Decision = yield Reserve(chunk.id, (_all_of(chunk),), lease)
+            decision: Decision = yield Reserve(
+                chunk.id, (_all_of(chunk),), op.lease, priority=urgency
+            )
             if isinstance(decision, Reservation):
                 got, (left,) = chunk, decision.left
             elif isinstance(decision, Refusal):

@@ -117,6 +117,9 @@ class Line:
     def _reserve(self, op: Reserve, now: float, freed: list[Charge]) -> Decision:
         waiter, ahead, outer = None, NOBODY_AHEAD, None
         if self._places:
+            found = self._store.held(op.id)
+            if found is not None:  # repeated: it has had its turn
+                return found.answer
             if op.instead_of is not None:
                 outer = self._store.held(op.instead_of)
             waiter = self._places.waiter(op.id)
@@ -252,21 +255,21 @@ class Line:
                 waiter.back_by = again
                 self._ring(waiter.id, again)
             self._places.keep(waiter)
-            if seconds > 0.0:
-                break
+            if seconds > 0.0 and waiter.due() <= spot.due + EARLIER:
+                break  # no other bucket keeps it: those behind are told when it is admitted
             before += least
             first = False
         return freed
 
     def _leave(self, waiter: Waiter, served: Collection[Key] = ()) -> list[Charge]:
         """Let it go; answers with what it waited for. Where its flow was not served, the next call
-        of the flow may start where this one would have.
+        of the flow may start so much earlier.
         """
         for key, spot in waiter.spots.items():
-            if spot.charge.limit.fair and key not in served:
-                finish = spot.start + spot.charge.least / waiter.weight
-                if self._places.start(key, waiter.flow) == finish:
-                    self._places.finish(key, waiter.flow, spot.start)
+            if spot.standing and spot.charge.limit.fair and key not in served:
+                start = self._places.start(key, waiter.flow)
+                start -= spot.charge.least / waiter.weight
+                self._places.finish(key, waiter.flow, start)
         charges = self._step_aside(waiter)
         self._places.forget(waiter)
         return charges

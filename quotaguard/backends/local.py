@@ -46,6 +46,7 @@ from ..core.ops import (
 from ..core.plan import Plan
 from ..errors import BackendError
 from ..limits import Limit
+from .bells import Bells
 from .memory import MemoryBackend
 from .pulse import Pulse
 
@@ -82,7 +83,8 @@ class Local:
 
     def _begin(self) -> None:
         """What a forked child must not share with its parent."""
-        self._alone = MemoryBackend(self._clock)
+        self._bells = Bells(self._clock)
+        self._alone = MemoryBackend(self._clock, self._bells)
         self._lock = threading.Lock()
         self._name = f"worker-{secrets.token_hex(8)}"
         self._numbers = itertools.count()
@@ -133,7 +135,7 @@ class Local:
     def _leave(self) -> None:
         self._pulse.stop()
         with suppress(BackendError):
-            self._replay()
+            self._replay(stray=0.0)
             if self._announced is not None:
                 self._backend.execute(Release(self._announced))
 
@@ -154,7 +156,7 @@ class Local:
                 return self._peek(op)
             raise
         if self._away:
-            self._away = False
+            self._back()
             self._pulse.ring()
         if isinstance(op, Reserve):
             self._strays.pop(op.id, None)
@@ -185,10 +187,18 @@ class Local:
         if isinstance(answer, Queued):
             self._remember(op.id, _WAITING)
             return Queued(Refusal(_whole(op, answer.refusal.shortfalls)), answer.wait)
+        if isinstance(answer, Refusal):
+            refusal = Refusal(_whole(op, answer.shortfalls))
+            if 0.0 < op.patience >= refusal.at_least():  # in vain here, but perhaps not there
+                self._remember(op.id, _WAITING)
+                self._bells.expect(op.id)
+                return Queued(refusal, refusal.wait())
+            self._mine.pop(op.id, None)
+            if sent:
+                self._stray(op.id)
+            return refusal
         if sent:
             self._stray(op.id)
-        if isinstance(answer, Refusal):
-            return Refusal(_whole(op, answer.shortfalls))
         self._remember(op.id, (op.candidates[answer.choice].charges, answer.granted))
         return answer._replace(passed_over=_whole(op, answer.passed_over))
 
@@ -223,9 +233,16 @@ class Local:
     def _beat(self) -> None:
         try:
             self._announce()
+            if self._away:
+                self._back()
             self._replay()
         except BackendError:
             self._away = True
+
+    def _back(self) -> None:
+        """The ledger answers again: let those ask it who wait here."""
+        self._away = False
+        self._bells.ring_all()
 
     def _announce(self) -> None:
         """Say that this worker is alive, and see how many are."""
@@ -237,9 +254,12 @@ class Local:
         (state,) = cast("tuple[BucketState, ...]", ask(Peek(((_WORKERS, _ALIVE),))))
         self.workers = max(1, round(state.held))
 
-    def _replay(self) -> None:
+    def _replay(self, stray: float | None = None) -> None:
         """Charge what was used here: a reservation of nothing always fits, and may be settled with
         any amount. Ids make it count once, however often it is tried.
+
+        Args:
+            stray: seconds after which strays are given back, `STRAY` if not said.
         """
         with self._lock:
             owed, self._owed = self._owed, {}
@@ -255,7 +275,7 @@ class Local:
             for op in self._replays[0]:
                 self._backend.execute(op)
             self._replays.popleft()
-        until = time.monotonic() - STRAY
+        until = time.monotonic() - (STRAY if stray is None else stray)
         while self._strays:
             id, since = next(iter(self._strays.items()))
             if since > until:

@@ -178,7 +178,8 @@ class MemoryBackend:
         self._store = MemoryStore(self._clock.now())
         self._places = MemoryPlaces()
         self._bells = Bells(self._clock) if bells is None else bells
-        self._line = Line(self._store, self._places, self._bells.ring)
+        self._rung: list[tuple[str, float]] = []
+        self._line = Line(self._store, self._places, lambda *ring: self._rung.append(ring))
 
     def execute(self, op: Op) -> Answer:
         """Carry out one operation; only `Park` blocks."""
@@ -214,4 +215,8 @@ class MemoryBackend:
             self._store.sweep(now)
             answer = self._line.carry_out(op, now)
             self._bells.note(op, answer)
+            if self._rung:  # perhaps for the very call that is told to wait
+                for ring in self._rung:
+                    self._bells.ring(*ring)
+                self._rung.clear()
             return answer

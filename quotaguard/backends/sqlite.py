@@ -15,6 +15,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from urllib.parse import parse_qs, unquote
 
@@ -120,7 +121,7 @@ class SQLiteBackend:
         if isinstance(op, Park):
             await self._bells.apark(op)
             return None
-        return await asyncio.to_thread(self._carry_out, op)
+        return await _in_a_thread(partial(self._carry_out, op))
 
     def close(self) -> None:
         """Close the file."""
@@ -166,9 +167,9 @@ class SQLiteBackend:
                 self._watching = self._connect()
             (version,) = self._watching.execute("PRAGMA data_version").fetchone()
             if version != self._seen:
-                self._seen = version
                 for ring in back_by(self._watching):
                     self._bells.ring(*ring)
+                self._seen = version
         return POLL
 
     @contextmanager
@@ -325,6 +326,21 @@ class _Store:
     def _open(self, which: str = "", *values: float) -> list[Held]:
         rows = self._run(f"SELECT body FROM reservation WHERE status = 'open' {which}", values)  # noqa: S608
         return [records.load(body) for (body,) in rows.fetchall()]
+
+
+async def _in_a_thread(function: Callable[[], Answer]) -> Answer:
+    """What it gives. A task that is cancelled goes on only when it has ended: what is done about
+    the operation then, such as to leave the line, must come after it.
+    """
+    work = asyncio.get_running_loop().run_in_executor(None, function)
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        while not work.done():
+            with suppress(asyncio.CancelledError):  # once is enough
+                await asyncio.wait({work})
+        work.exception()  # nobody asks for it
+        raise
 
 
 _backends: weakref.WeakSet[SQLiteBackend] = weakref.WeakSet()

@@ -26,7 +26,7 @@ CREATE TABLE IF NOT EXISTS flow (
 ) WITHOUT ROWID;
 """
 SERVED = ""
-"""The name that the latest start of a bucket has among its flows; a user's name is longer."""
+"""The text that the latest start of a bucket has among its flows; a flow's is longer."""
 
 
 class SQLitePlaces:
@@ -112,24 +112,33 @@ class SQLitePlaces:
     def start(self, key: Key, flow: str) -> float:
         (start,) = self._run(
             "SELECT max(finish) FROM flow WHERE bucket = ? AND name IN (?, ?)",
-            (records.bucket_text(key), flow, SERVED),
+            (records.bucket_text(key), _text(flow), SERVED),
         ).fetchone()
         return float(start or 0.0)
 
     def finish(self, key: Key, flow: str, at: float) -> None:
-        name = records.bucket_text(key)
-        if self._is_waited_for(name):
-            self._run("REPLACE INTO flow VALUES (?, ?, ?)", (name, flow, at))
+        self._finish(records.bucket_text(key), _text(flow), at)
+
+    def _finish(self, bucket: str, name: str, at: float) -> None:
+        if self._is_waited_for(bucket):
+            self._run("REPLACE INTO flow VALUES (?, ?, ?)", (bucket, name, at))
 
     def serve(self, key: Key, start: float) -> None:
-        if start > self.start(key, SERVED):
-            self.finish(key, SERVED, start)
-            name = records.bucket_text(key)
+        name = records.bucket_text(key)
+        (served,) = self._run(
+            "SELECT finish FROM flow WHERE bucket = ? AND name = ?", (name, SERVED)
+        ).fetchone() or (0.0,)
+        if start > served:
+            self._finish(name, SERVED, start)
             self._run("DELETE FROM flow WHERE bucket = ? AND finish < ?", (name, start))
 
     def _is_waited_for(self, bucket: str) -> bool:
         found = self._run("SELECT 1 FROM spot WHERE bucket = ? LIMIT 1", (bucket,)).fetchone()
         return found is not None
+
+
+def _text(flow: str) -> str:
+    return records.owner_text((flow,))
 
 
 def back_by(connection: Connection) -> list[tuple[str, float]]:

@@ -55,6 +55,9 @@ SHORTEST_PARK = 0.001
 
 BEHIND_ALL = -1e9
 """The priority of who lets everybody pass."""
+LATE = 0.1
+"""Seconds that a policy may add to a computed wait: a place in line is kept for those who come on
+time, give or take what waking up costs (`quotaguard.backends.places.GRACE`)."""
 
 
 def admit(
@@ -75,8 +78,8 @@ def admit(
     except BackendError as error:
         outcome = "allowed" if ask.on_backend_error == "allow" else "refused"
         tell(BackendFailed(ask.id, ask.identity, ask.model, outcome, str(error)))
-        if error.sent:
-            later(Release(ask.id))  # the reply may be what was lost
+        if error.sent or line.began is not None:
+            later(Release(ask.id))  # the reply may be what was lost; or it stands in line there
         if outcome == "refused":
             raise
         return _unlimited(ask, line)
@@ -110,7 +113,8 @@ def _tried(ask: Ask, line: _Standing, tell: Teller) -> Plan[Lease]:
     """The policies, in order: fallbacks widen the choice, a wait or a refusal asks the ledger."""
     if ask.rough is not None:
         rough = ask.rough(ask.model)
-        decision = yield from _ask(ask, (rough.candidate,), 0.0, tell)
+        fair = all(each.fair for each in ask.policies if isinstance(each, Wait))
+        decision = yield from _ask(ask, (rough.candidate,), 0.0, tell, fair)
         if isinstance(decision, Reservation):
             return _admitted(ask, [rough], decision, 0.0, tell)
     if ask.denied is None:
@@ -235,7 +239,7 @@ def _stand_in_line(
             tell(Waiting(ask.id, ask.identity, ask.model, binding, decision.wait))
             line.told = f"quotaguard: it waited for {binding}, about {decision.wait:.1f} s"
         attempt += 1
-        pause = min(policy.pause(decision.wait, attempt), patience)
+        pause = min(policy.pause(decision.wait, attempt), decision.wait + LATE, patience)
         yield Park(ask.id, max(pause, SHORTEST_PARK))
         patience = max(0.0, policy.max_seconds - (line.seconds() - line.before))
 

@@ -127,7 +127,7 @@ class Asking(RuleBasedStateMachine):
         """What was published: as many rings as are expected, or more if there are."""
         rings: list[tuple[str, float]] = []
         while message := self.channel.get_message(timeout=1.0 if len(rings) < count else 0.0):
-            rings += wire.read_rings(message["data"])
+            rings += wire.read_rings(message["data"]) or ()
         return rings
 
     def known(self, data: st.DataObject) -> str:

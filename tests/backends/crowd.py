@@ -39,7 +39,7 @@ class Crowd:
         lease: float = 1e7,
     ) -> str:
         """A call comes; its id."""
-        id = name or f"{flow}{next(self.numbers)}"
+        id = name or f"{flow!a}{next(self.numbers)}"
         candidate = Candidate(None, charges)
         self.ask(Reserve(id, (candidate,), lease, PATIENT, None, priority, flow, weight))
         return id

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,18 @@ from quotaguard import BackendError, ConfigurationError
 from quotaguard.backends import Backend, open_backend
 from quotaguard.backends.sqlite import SQLiteBackend
 from quotaguard.clock import SystemClock
-from quotaguard.core.ops import Candidate, Charge, Owner, Peek, Reservation, Reserve, Settle
+from quotaguard.core.ops import (
+    Answer,
+    Candidate,
+    Charge,
+    Op,
+    Owner,
+    Peek,
+    Release,
+    Reservation,
+    Reserve,
+    Settle,
+)
 from quotaguard.limits import Limit
 from quotaguard.testing import BackendContract, FakeClock
 
@@ -114,3 +127,40 @@ def test_a_wrong_url_says_the_right_one(url: str) -> None:
     """The message names what was given."""
     with pytest.raises(ConfigurationError, match="sqlite:///"):
         open_backend(url, SystemClock())
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("times", [1, 2])
+async def test_who_is_cancelled_while_it_asks_has_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    """A thread cannot be cancelled: what it asks for must not come after the giving back."""
+    backend = SQLiteBackend(tmp_path / "quota.db")
+    carry_out = backend._carry_out
+    asking, may_ask = threading.Event(), threading.Event()
+
+    def slow(op: Op) -> Answer:
+        if isinstance(op, Reserve):
+            asking.set()
+            may_ask.wait(20.0)
+        return carry_out(op)
+
+    monkeypatch.setattr(backend, "_carry_out", slow)
+
+    async def call() -> None:
+        try:
+            await backend.aexecute(reserve("a"))
+        except asyncio.CancelledError:
+            await backend.aexecute(Release("a"))
+            raise
+
+    task = asyncio.ensure_future(call())
+    await asyncio.to_thread(asking.wait, 20.0)
+    for _ in range(times):
+        task.cancel()
+        await asyncio.sleep(0.01)
+    may_ask.set()
+    await asyncio.wait({task})
+    assert task.cancelled()
+    assert left(backend) == 100.0
+    backend.close()

@@ -6,7 +6,8 @@ import itertools
 import math
 import os
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -29,7 +30,7 @@ from quotaguard.core.ops import (
     Reserve,
     Settle,
 )
-from quotaguard.core.plan import SHORTEST_PARK
+from quotaguard.core.plan import BEHIND_ALL, SHORTEST_PARK
 from quotaguard.testing import FakeClock
 
 SOAK = os.environ.get("QUOTAGUARD_SOAK") == "1"
@@ -65,10 +66,14 @@ class Waiter:
     """When it should be admitted, as it was told first."""
     bell: threading.Event = field(default_factory=threading.Event)
     until: float = 0.0
+    turn: tuple[float, str, float] = (0.0, "", 1.0)
+    """Its priority, its flow, and the flow's weight."""
 
 
 class LineMachine(RuleBasedStateMachine):
     """Calls come, wait, give up, settle and die while time goes by."""
+
+    one = ONE
 
     @initialize(seed=st.randoms(use_true_random=False), two_buckets=st.booleans())
     def begin(self, seed: object, two_buckets: bool) -> None:
@@ -83,7 +88,7 @@ class LineMachine(RuleBasedStateMachine):
         self.ends: dict[str, float] = {}  # of the holders' leases
         self.delayed_at = 0.0
         """When something last happened that nobody could foresee, to the worse."""
-        taken = Charge(ACME, ONE, 64.0, 64.0, 0.0)
+        taken = Charge(ACME, self.one, 64.0, 64.0, 0.0)
         self.attempt(Waiter("first", -1, (taken,), 30.0, 0.0, 0.0))
 
     # -- what happens ----------------------------------------------------------------------------
@@ -96,11 +101,12 @@ class LineMachine(RuleBasedStateMachine):
     )
     def come(self, need: int, other: int | None, patience: float, lease: float) -> None:
         """A call of one bucket, or of two."""
-        charges = [Charge(ACME, ONE, float(need), float(need), 0.0)]
+        charges = [Charge(ACME, self.one, float(need), float(need), 0.0)]
         if other is not None and self.two_buckets:
             charges.append(Charge(ALICE, OTHER, float(other), float(other), 0.0))
         now, order = self.clock.now(), next(self.numbers)
         waiter = Waiter(f"c{order}", order, tuple(charges), lease, now, now + patience)
+        waiter.turn = self.turn_of(waiter)
         self.attempt(waiter)
         self.quiet_down()
 
@@ -125,7 +131,7 @@ class LineMachine(RuleBasedStateMachine):
     @rule(amount=st.integers(-20, 40) | st.just(FILL), other=st.booleans())
     def adjust(self, amount: float, other: bool) -> None:
         """An operator gives to the buckets, or takes from them."""
-        buckets = [(ACME, ONE), (ALICE, OTHER)] if other else [(ACME, ONE)]
+        buckets = [(ACME, self.one), (ALICE, OTHER)] if other else [(ACME, self.one)]
         changes = tuple(Change(owner, limit, float(amount)) for owner, limit in buckets)
         self.backend.execute(Adjust(f"a{next(self.numbers)}", changes))
         if amount < 0:
@@ -159,7 +165,8 @@ class LineMachine(RuleBasedStateMachine):
         now = self.clock.now()
         candidates = tuple(Candidate(model, waiter.charges) for model in ("one", "same"))
         patience = max(0.0, waiter.deadline - now)
-        answer = self.backend.execute(Reserve(waiter.id, candidates, waiter.lease, patience))
+        op = Reserve(waiter.id, candidates, waiter.lease, patience, None, *waiter.turn)
+        answer = self.backend.execute(op)
         if not isinstance(answer, Queued):
             self.waiters.pop(waiter.id, None)
             if isinstance(answer, Reservation):
@@ -168,9 +175,6 @@ class LineMachine(RuleBasedStateMachine):
                 self.told_right(waiter, answer.wait())
             return
         assert answer.refusal.wait() <= patience
-        if not any(each.order < waiter.order for each in self.waiters.values()):
-            # whoever is first sees to it that leases end
-            assert now + answer.wait <= min(self.ends.values(), default=math.inf) + HAIR
         if waiter.id not in self.waiters:
             self.told_right(waiter, answer.refusal.wait())
             waiter.told = now + answer.refusal.wait()
@@ -179,16 +183,26 @@ class LineMachine(RuleBasedStateMachine):
         self.clock.lying = None
         self.backend.execute(Park(waiter.id, pause))
         waiter.bell, waiter.until = self.clock.lying or (threading.Event(), now)
+        if self.is_first(waiter):  # sees to it that leases end
+            assert waiter.until <= min(self.ends.values(), default=math.inf) + HAIR
+
+    def turn_of(self, waiter: Waiter) -> tuple[float, str, float]:
+        """Its priority, its flow, and the flow's weight: all are alike."""
+        return waiter.turn
+
+    def is_first(self, waiter: Waiter) -> bool:
+        """Whether everybody else in line came later."""
+        return not any(each.order < waiter.order for each in self.waiters.values())
 
     def told_right(self, waiter: Waiter, wait: float) -> None:
         """A newcomer waits for what is missing, and for what those before it will take."""
         if waiter.id.startswith("c") and not self.two_buckets:
             before = [each for each in self.waiters.values() if each.order < waiter.order]
             everybody = [*before, waiter]
-            states = self.backend.execute(Peek(((ACME, ONE),)))
+            states = self.backend.execute(Peek(((ACME, self.one),)))
             assert isinstance(states, tuple)
             missing = sum(each.charges[0].least for each in everybody) - states[0].left
-            assert wait == pytest.approx(missing / ONE.rate)
+            assert wait == pytest.approx(missing / self.one.rate)
 
     def admitted(self, waiter: Waiter, answer: Reservation) -> None:
         """Nobody who came earlier for the same one bucket is still waiting for it."""
@@ -216,7 +230,7 @@ class LineMachine(RuleBasedStateMachine):
         """Whoever would fit, with all that those before it need left to them, has been let in."""
         if not hasattr(self, "backend"):
             return
-        look = Peek(((ACME, ONE), (ALICE, OTHER)))
+        look = Peek(((ACME, self.one), (ALICE, OTHER)))
         self.backend.execute(look)  # which may end a lease, and so wake somebody
         self.quiet_down()
         states = self.backend.execute(look)
@@ -245,13 +259,87 @@ class LineMachine(RuleBasedStateMachine):
             assert len(self.backend._places._waiters) == len(self.waiters)
 
 
-TestLineMachine = LineMachine.TestCase
-TestLineMachine.settings = settings(
-    max_examples=20_000 if SOAK else 150,
-    stateful_step_count=80,
-    derandomize=not SOAK,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow],
-)
-if SOAK:
-    TestLineMachine = pytest.mark.timeout(0)(TestLineMachine)
+class TurnsMachine(LineMachine):
+    """The same where some are more urgent, and users of different weights share a bucket."""
+
+    def turn_of(self, waiter: Waiter) -> tuple[float, str, float]:
+        """Whatever comes up."""
+        flow = self.random.choice("abc")  # type: ignore[attr-defined]
+        priority = self.random.choice([-1.0, 0.0, 0.0, 0.1, 1.0, BEHIND_ALL])  # type: ignore[attr-defined]
+        return priority, flow, {"a": 1.0, "b": 2.0, "c": 0.3}[flow]
+
+    def line(self) -> list[str]:
+        """Who stands in line for the bucket that is everybody's, in order."""
+        return [each.id for each in self.backend._places.line((ACME, self.one.id))]
+
+    def is_first(self, waiter: Waiter) -> bool:
+        """Whether its turn in line is before everybody's."""
+        return self.line()[:1] == [waiter.id]
+
+    def told_right(self, waiter: Waiter, wait: float) -> None:
+        """Nobody knows who will come that is more urgent."""
+
+    def admitted(self, waiter: Waiter, answer: Reservation) -> None:
+        """Nobody whose turn was before it is still waiting for the one bucket, and asleep."""
+        self.holders[waiter.id] = answer.granted
+        self.ends[waiter.id] = self.clock.now() + waiter.lease
+
+    @invariant()
+    def nobody_sleeps_beside_room(self) -> None:
+        """Whoever is first in a line would not fit, or not elsewhere."""
+        if not hasattr(self, "backend"):
+            return
+        look = Peek(((ACME, self.one), (ALICE, OTHER)))
+        self.backend.execute(look)
+        self.quiet_down()
+        states = self.backend.execute(look)
+        assert isinstance(states, tuple)
+        left = {state.limit: state.left for state in states}
+        for waiter in self.waiters.values():
+            place = self.backend._places.waiter(waiter.id)
+            assert place is not None
+            assert place.standing()
+        for waiter in [self.waiters[id] for id in self.line()]:
+            if len(waiter.charges) == 1:
+                assert left[self.one] < waiter.charges[0].least, waiter
+            left[self.one] -= waiter.charges[0].least
+
+    @invariant()
+    def nobody_waits_too_long(self) -> None:
+        """Waits are bounded by patience."""
+        if hasattr(self, "backend"):
+            for waiter in self.waiters.values():
+                assert self.clock.now() <= waiter.deadline + HAIR
+
+    @invariant()
+    def books_of_lines_are_right(self) -> None:
+        """They stand in order, and flows that went are forgotten."""
+        if not hasattr(self, "backend"):
+            return
+        for queue in self.backend._places._lines.values():
+            assert queue.turns == sorted(queue.turns)
+            assert len(queue.turns) == len(queue.waiters) > 0
+            assert len(queue.finishes) <= 2 * len(queue.waiters) + 64
+
+
+class FairMachine(TurnsMachine):
+    """The same where the bucket is shared fairly."""
+
+    one = replace(ONE, scope="org", fair=True)
+
+
+def _many(machine: type[LineMachine], examples: int) -> Any:
+    test = machine.TestCase
+    test.settings = settings(
+        max_examples=20_000 if SOAK else examples,
+        stateful_step_count=80,
+        derandomize=not SOAK,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+    return pytest.mark.timeout(0)(test) if SOAK else test
+
+
+TestLineMachine = _many(LineMachine, 150)
+TestTurnsMachine = _many(TurnsMachine, 60)
+TestFairMachine = _many(FairMachine, 60)

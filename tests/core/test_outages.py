@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from quotaguard import BackendError, Fallback, Guard, Limit, Tier
+from quotaguard import BackendError, Fallback, Guard, Limit, Tier, Wait
 from quotaguard.backends.memory import MemoryBackend
-from quotaguard.core.ops import Answer, Op, Reserve
+from quotaguard.core.ops import Answer, Op, Park, Reserve
 from quotaguard.testing import FakeClock
 
 
@@ -201,3 +201,30 @@ def test_closing() -> None:
     held.close()
     assert closed == [True]
     assert repr(held) == "<Guard tiers=['default'] backend=Moody>"
+
+
+def test_who_gives_up_in_line_as_the_ledger_is_away_leaves_it_later() -> None:
+    """What it asked last was never sent, but it stands in line since it asked before."""
+
+    class Leaving(MemoryBackend):
+        away = False
+
+        def execute(self, op: Op) -> Answer:
+            if self.away and not isinstance(op, Park):
+                error = BackendError("away")
+                error.sent = False
+                raise error
+            self.away = isinstance(op, Park)
+            return super().execute(op)
+
+    clock = FakeClock()
+    backend = Leaving(clock)
+    held = guard(backend=backend, clock=clock, limits=["60 tokens/minute"], when_exceeded=Wait(90))
+    spend(held, 60, user="u")
+    with pytest.raises(BackendError):
+        spend(held, 30, user="u")
+    assert backend._places
+    backend.away = False
+    assert left(held, user="u") == pytest.approx([30.0], abs=0.2)
+    spend(held, 0, user="u")
+    assert not backend._places

@@ -13,8 +13,12 @@ from tenacity import wait_chain, wait_fixed, wait_incrementing, wait_random
 
 from quotaguard import Guard, Limit, QuotaExceeded, RequestTooLarge, Wait
 from quotaguard.backends.memory import MemoryBackend
-from quotaguard.core.ops import Op, Park
+from quotaguard.backends.places import GRACE
+from quotaguard.core.lease import Demand
+from quotaguard.core.ops import Answer, Op, Park, Reserve
+from quotaguard.core.plan import BEHIND_ALL, LATE
 from quotaguard.events import Waited, Waiting
+from quotaguard.identity import Identity
 from quotaguard.testing import FakeClock
 from tests.core.world import LONG, World, auntil, until
 
@@ -221,11 +225,14 @@ def test_a_dead_waiter_leaves_the_line() -> None:
 
 
 def test_jitter_has_tenacitys_shape() -> None:
-    """What the curve says for each attempt is added to the computed wait."""
+    """What the curve says for each attempt is added to the computed wait, but no more than leaves
+    the place in line: who came late again and again would never be let in.
+    """
     for curve, expected in [
-        (wait_fixed(2), 22),
-        (wait_incrementing(start=3, increment=5), 23),
-        (wait_chain(wait_fixed(1), wait_fixed(9)), 21),
+        (wait_fixed(0.05), 20.05),
+        (wait_incrementing(start=0.01, increment=5), 20.01),
+        (wait_chain(wait_fixed(0.02), wait_fixed(9)), 20.02),
+        (wait_fixed(2), 20 + LATE),
         (None, 20),
     ]:
         clock = FakeClock()
@@ -236,6 +243,7 @@ def test_jitter_has_tenacitys_shape() -> None:
             pass
         with guard.hold(user="u", input_tokens=20, output_tokens=0) as lease:
             assert lease.waited == pytest.approx(expected)
+    assert LATE < GRACE / 2
 
 
 def test_jitter_grows_with_the_attempts() -> None:
@@ -245,6 +253,39 @@ def test_jitter_grows_with_the_attempts() -> None:
     random.seed(1)
     pauses = [Wait(100, jitter=wait_random(0, 1)).pause(10, 1) for _ in range(200)]
     assert 10 <= min(pauses) < 10.1 < 10.9 < max(pauses) <= 11
+
+
+@pytest.mark.parametrize("fair", [True, False])
+def test_a_bound_is_tried_in_its_turn(fair: bool) -> None:
+    """A call that lets everybody pass does not go before those that did so earlier, only because
+    an upper bound of it is tried before it is counted.
+    """
+    asked: list[Op] = []
+
+    class Listening(MemoryBackend):
+        def execute(self, op: Op) -> Answer:
+            asked.append(op)
+            return super().execute(op)
+
+    clock = FakeClock()
+    guard = Guard(
+        limits=["60 tokens/minute"],
+        when_exceeded=Wait(100, fair=fair),
+        backend=Listening(clock),
+        clock=clock,
+        count="when_close",
+    )
+    for tokens, bound in ((40, 50), (10, 20)):
+        guard.run(
+            guard.admission(
+                Identity("u"),
+                None,
+                lambda *_, tokens=tokens: Demand(tokens, 0, hard=True),
+                lambda *_, bound=bound: Demand(bound, 0, hard=True),
+            )
+        )
+    found = [(op.patience, op.priority) for op in asked if isinstance(op, Reserve)]
+    assert found == [(each, 0.0 if fair else BEHIND_ALL) for each in (0.0, 0.0, 100.0)]
 
 
 def test_no_starvation() -> None:

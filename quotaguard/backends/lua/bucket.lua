@@ -47,6 +47,10 @@ local function end_of(c, when)
   return when < c[START] and c[START] or when < c[STOP] and c[STOP] or c[NEXT]
 end
 
+-- Whether leases may have ended that still hold something: slots then come back with each of them, or
+-- they would come back twice.
+local some_are_due = false
+
 local function advance(c, b)
   local drained, at = b[DRAINED], b[SINCE]
   if c[STOP] > 0 then
@@ -55,7 +59,7 @@ local function advance(c, b)
     return drained, at
   end
   if c[KIND] >= IN_FLIGHT then
-    if drained > 0 and now < at then return drained, at end
+    if drained > 0 and (now < at or some_are_due) then return drained, at end
     return 0, now
   end
   if now <= at then return drained, at end

@@ -13,7 +13,7 @@
 local WAITER = '<ddddc20c8' -- place, back by, deadline, weight, flow, process
 local SPOT = '<dddB' -- turn, start, due, whether it stands there
 local MEMBER, MEMBER_SIZE = '>dd', 16 -- place, least
-local RING = '<dI2' -- seconds, length of the id
+local RING = '<dI4' -- seconds, length of the id
 local GRACE, EARLIER, HEAD_START, AFTER = 0.25, 0.001, 30, 0.000001
 
 local the_line
@@ -178,14 +178,14 @@ local function line()
     lasts_until(flows, now)
   end
 
-  -- Let it go. Where its flow was not served, the next call may start where this one would have.
+  -- Let it go. Where its flow was not served, the next call of it may start so much earlier.
   local function leave(w, by)
     for i = 1, #w.keys do
       local key = w.keys[i]
       local spot = w.spots[key]
-      if spot.charge[KIND] % 2 == FAIR and not by[key] then
-        local finishes = spot.start + spot.charge[LEAST] / w.weight
-        if start_of_flow(key, w.flow) == finishes then finish(key, w.flow, spot.start, w.deadline) end
+      if spot.standing and spot.charge[KIND] % 2 == FAIR and not by[key] then
+        local start = start_of_flow(key, w.flow) - spot.charge[LEAST] / w.weight
+        finish(key, w.flow, start, w.deadline)
       end
     end
     step_aside(w)
@@ -345,7 +345,8 @@ local function line()
             w.back_by = again
             ring(w, again)
           end
-          if seconds > 0 then return end
+          -- those behind it are told when it is admitted, unless another bucket keeps it
+          if seconds > 0 and due_of(w) <= spot.due + EARLIER then return end
           before, first, index = before + least, false, index + 1
         end
       end

@@ -117,6 +117,7 @@ end
 -- a time, so that nobody waits long because many died together; the next batch takes the rest.
 local function expire()
   local due = call('ZRANGEBYSCORE', KEYS[1], '-inf', string.format('%.17g', now), 'LIMIT', 0, 1000)
+  some_are_due = #due == 1000
   for i = 1, #due do
     local id = due[i]
     local r = record_of(id)

@@ -11,6 +11,8 @@ import threading
 import time
 from typing import Any
 
+from redis.exceptions import ConnectionError as Disconnected
+
 from ...clock import Clock
 from ..bells import Bells
 from . import wire
@@ -21,6 +23,9 @@ IDLE = 30.0
 """Seconds without anybody waiting after which the thread ends."""
 PAUSE = 0.25
 """Seconds between two attempts to connect."""
+SILENCE = 5.0
+"""Seconds without a message after which the server is asked whether it is still there, and after
+which it is not: who only listens does not notice that a connection was dropped on the way."""
 
 
 class Listener:
@@ -44,10 +49,8 @@ class Listener:
 
     def start(self) -> None:
         """Listen, if that is not done yet."""
-        if self._thread is not None or self._closed:
-            return
-        with self._lock:
-            if self._thread is None:
+        with self._lock:  # else it might be about to end
+            if self._thread is None and not self._closed:
                 self._thread = threading.Thread(
                     target=self._listen, name="quotaguard-redis", daemon=True
                 )
@@ -76,21 +79,34 @@ class Listener:
 
     def _hear(self, channel: Any) -> None:
         """Pass messages on until nobody has waited for a while."""
-        idle_since = time.monotonic()
+        idle_since = heard_at = time.monotonic()
+        asked = False
         try:
             channel.subscribe(self._channel)
             while not self._closed:
                 message = channel.get_message(timeout=1.0)
+                if message is not None:
+                    heard_at, asked = time.monotonic(), False
+                elif time.monotonic() - heard_at > (2 * SILENCE if asked else SILENCE):
+                    if asked:
+                        raise Disconnected("no answer to a PING")
+                    channel.ping()
+                    asked = True
                 if message is not None and message["type"] == "subscribe":
                     self.hears = True
                     self._bells.ring_all()  # what was said before that was not heard
                 elif message is not None and message["type"] == "message":
-                    now = self._clock.now()
-                    for id, seconds in wire.read_rings(message["data"]):
-                        self._bells.ring(id, now + seconds)
+                    self._pass_on(wire.read_rings(message["data"]))
                 if len(self._bells):
                     idle_since = time.monotonic()
                 elif time.monotonic() - idle_since > IDLE:
                     return
         finally:
             channel.close()
+
+    def _pass_on(self, rings: list[tuple[str, float]] | None) -> None:
+        if rings is None:
+            self._bells.ring_all()
+        now = self._clock.now()
+        for id, seconds in rings or ():
+            self._bells.ring(id, now + seconds)

@@ -8,7 +8,7 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import Any
 
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, ResponseError
 
 _PARTS = (
     "books",
@@ -69,8 +69,14 @@ def _ask(client: Any, connection: Any, *command: Any) -> list[bytes]:
     """
     if connection is None:
         return client.execute_command(*command, NEVER_DECODE=True)  # type: ignore[no-any-return]
-    connection.send_command(*command)
-    return connection.read_response(disable_decoding=True)  # type: ignore[no-any-return]
+    try:
+        connection.send_command(*command)
+        return connection.read_response(disable_decoding=True)  # type: ignore[no-any-return]
+    except ResponseError:
+        raise
+    except BaseException:  # interrupted in between: the reply must not be the next call's
+        connection.disconnect()
+        raise
 
 
 async def acall(client: Any, keys: tuple[bytes, ...], argument: bytes) -> list[bytes]:

@@ -7,8 +7,8 @@ no name, whatever characters it is made of, can be taken for another or reach an
 from __future__ import annotations
 
 import hashlib
+import struct
 from base64 import urlsafe_b64encode
-from collections.abc import Iterator
 from functools import lru_cache
 from struct import Struct, pack, unpack_from
 
@@ -38,7 +38,7 @@ from ...windows import window
 
 _CHARGE = Struct("<20s8sB9d")
 _RESERVE = Struct("<cdddd20s8sHI")
-_RING = Struct("<dH")
+_RING = Struct("<dI")
 _COUNT = Struct("<H")
 _SIZES = Struct("<II")
 _SUMMARY = Struct("<20sdH")
@@ -193,13 +193,19 @@ def read_time(raw: bytes) -> float:
     return float(now)
 
 
-def read_rings(raw: bytes) -> Iterator[tuple[str, float]]:
-    """What a process is rung for: the ids of waiters, and in how many seconds to ask again."""
-    at = 0
-    while at < len(raw):
-        seconds, size = _RING.unpack_from(raw, at)
-        at += _RING.size + size
-        yield raw[at - size : at].decode("utf-8", "surrogatepass"), seconds
+def read_rings(raw: bytes) -> list[tuple[str, float]] | None:
+    """What a process is rung for: the ids of waiters, and in how many seconds to ask again; None if
+    it cannot be read, as of another version of this library.
+    """
+    found, at = [], 0
+    try:
+        while at < len(raw):
+            seconds, size = _RING.unpack_from(raw, at)
+            at += _RING.size + size
+            found.append((raw[at - size : at].decode("utf-8", "surrogatepass"), seconds))
+    except (struct.error, UnicodeDecodeError):
+        return None
+    return found if at == len(raw) else None
 
 
 def read(op: Op, raw: bytes) -> Answer:
