@@ -160,7 +160,9 @@ class Meter:
         Where a model reasons out of sight, what reached us says little: at least what was reserved.
         """
         model = self.lease.model or ""
-        said, delivered = self._tally.cut_off(lambda text: count_delivered(text, model))
+        said, delivered = self._tally.cut_off(
+            self._frames.events(), lambda text: count_delivered(text, model)
+        )
         demand = self.lease.demand
         if self._provider.hides_output(model):
             delivered = max(delivered, demand.output_tokens)

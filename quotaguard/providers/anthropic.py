@@ -109,7 +109,8 @@ class AnthropicTally(Tally):
         self._last: dict[str, Any] = {}
         self._final = False
 
-    def _tells(self, data: bytes) -> bool:
+    def tells(self, data: bytes) -> bool:
+        """Words come in events about content blocks, not about the message."""
         return b'"message_' in data
 
     def _hear(self, event: Mapping[str, Any]) -> bool:

@@ -191,8 +191,8 @@ _USAGE_CHUNK = frozenset(
 """What the chunk that says the usage consists of; one that says more is the caller's."""
 
 
-_SAYS_USAGE = re.compile(rb'"usage"\s*:\s*(?!null|\s)')
-_SAYS_STATE = re.compile(rb'"response(?:"\s*:|\.(?:completed|incomplete|failed)")')
+_SAYS_USAGE = re.compile(rb'"usage"(?!\s*:\s*null)')
+_SAYS_STATE = re.compile(rb'"response(?:"|\.(?:completed|incomplete|failed)")')
 
 
 class OpenAITally(Tally):
@@ -203,7 +203,8 @@ class OpenAITally(Tally):
         self._hide = hide
         self._usage: Usage | None = None
 
-    def _tells(self, data: bytes) -> bool:
+    def tells(self, data: bytes) -> bool:
+        """Words come without usage, or with none, and without the state of the response."""
         if _SAYS_USAGE.search(data) is not None:
             return True
         return b'"response' in data and _SAYS_STATE.search(data) is not None
