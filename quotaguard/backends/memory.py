@@ -132,6 +132,8 @@ class MemoryStore:
         that may have been: a clock that steps back within the slot cannot tell.
         """
         slot = int(now // SWEEP_GRAIN)
+        if slot <= self._looked_until and not self._to_look_at:
+            return
         if slot > self._looked_until:
             if slot - self._looked_until > len(self._full_by):
                 passed = [s for s in self._full_by if s < slot]

@@ -229,7 +229,10 @@ class Lease:
 
     def charged(self, used: Usage, *, reported: bool = False) -> Outcome:
         """An answered call's outcome: what was used, and the HTTP requests made for it."""
-        return Outcome(used._replace(requests=max(1, self.attempts)), reported)
+        requests = max(1, self.attempts)
+        if used.requests != requests:
+            used = used._replace(requests=requests)
+        return Outcome(used, reported)
 
     def close(self) -> bool:
         """Take the right to settle: True for the first caller, False for all others."""

@@ -45,7 +45,6 @@ _ROUND_UP = 0.9
 """Fractions from a tenth count as a whole token: the estimate errs upward."""
 _MAX_DEPTH = 3
 """Blocks within blocks; a document in a tool's result is the deepest that the API takes."""
-_ROUNDED = ("messages", "tools", "schema", "images", "files")
 
 
 class ClaudeCounter:
@@ -61,13 +60,14 @@ class ClaudeCounter:
 
     def parts(self) -> Parts:
         """The sums so far, rounded so that they add up to the rounded whole."""
-        sums = {name: getattr(self, name) for name in _ROUNDED}
-        rounded, whole, before = {}, 0.0, 0
-        for name, tokens in sums.items():
+        rounded, whole, before = [], 0.0, 0
+        for tokens in (self.messages, self.tools, self.schema, self.images, self.files):
             whole += tokens
-            rounded[name] = math.floor(whole + _ROUND_UP) - before
-            before += rounded[name]
-        return Parts(**rounded, guessed=self.guessed)
+            after = math.floor(whole + _ROUND_UP)
+            rounded.append(after - before)
+            before = after
+        messages, tools, schema, images, files = rounded
+        return Parts(messages, tools, schema, images, files, guessed=self.guessed)
 
     def text(self, text: str) -> float:
         """Tokens of a text for Claude."""

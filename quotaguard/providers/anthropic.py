@@ -67,7 +67,7 @@ class AnthropicProvider:
 
     def route(self, method: str, url: str) -> Route:
         """What a request to that path is."""
-        return _route(method.lower(), path_of(url))
+        return _route(method, url)
 
     def asks_for_usage(self, endpoint: str, body: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """Every stream says its usage."""
@@ -83,9 +83,10 @@ class AnthropicProvider:
 
 
 @lru_cache(maxsize=256)
-def _route(method: str, path: str) -> Route:
-    if method != "post":
+def _route(method: str, url: str) -> Route:
+    if method.lower() != "post":
         return Route("free")
+    path = path_of(url)
     for pattern, endpoint in _METERED:
         if (found := pattern.fullmatch(path)) is not None:
             model = unquote(found[1]) if pattern.groups else None

@@ -138,7 +138,7 @@ class OpenAIProvider:
 
     def route(self, method: str, url: str) -> Route:
         """What a request to that path is."""
-        return _route(method.lower(), path_of(url))
+        return _route(method, url)
 
     def asks_for_usage(self, endpoint: str, body: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """Chat and completions streams say their usage only when asked to."""
@@ -165,10 +165,11 @@ def reasons(model: str) -> bool:
 
 
 @lru_cache(maxsize=256)
-def _route(method: str, path: str) -> Route:
+def _route(method: str, url: str) -> Route:
+    path = path_of(url)
     if (later := _LATER.fullmatch(path)) is not None:
         return Route("later", "responses", response=later[1])
-    if method != "post":
+    if method.lower() != "post":
         return Route("free")
     deployed = _DEPLOYMENT.fullmatch(path)
     deployment = unquote(deployed[1]) if deployed is not None else None
