@@ -93,10 +93,13 @@ class Line:
 
     def _do(self, op: Op, now: float, freed: list[Charge]) -> Answer:
         if type(op) is Settle:
+            if not self._places:
+                return self._ledger.settle(op, now)
+            held = self._store.held(op.id)
+            charges = held.charges if held is not None else ()
             settled = self._ledger.settle(op, now)
-            if settled.first and self._places:
-                held = self._store.held(op.id)
-                freed += held.charges if held is not None else ()
+            if settled.first:
+                freed += charges
             return settled
         if type(op) is Renew:
             return self._ledger.renew(op, now)

@@ -81,6 +81,7 @@ class MemoryStore:
         if held.status == "settled":
             if self._expired.pop(id, None) is None:
                 self._drop_lease(id)
+            held.charges = held.charged = held.marks = ()
             closed = self._settled
         else:
             self._drop_lease(id)

@@ -55,7 +55,7 @@ class ServerSentEvents:
 
     def take(self, chunk: bytes, tally: Tally) -> bytes:
         self._kept.append(chunk)
-        if not self._buffer and chunk.endswith(b"\n\n") and not _may_tell(chunk, tally):
+        if chunk.endswith(b"\n\n") and not (self._buffer or _LAST in chunk or tally.tells(chunk)):
             return chunk  # whole events, as nearly always: there is no need to cut them
         if b"\r" in chunk:
             self._blank_line = _ANY_BLANK_LINE
@@ -95,10 +95,6 @@ class ServerSentEvents:
         body = b"".join(self._kept)
         whole = body[: len(body) - len(self._buffer)]
         return map(_data_of, _ANY_BLANK_LINE.split(whole))
-
-
-def _may_tell(events: bytes, tally: Tally) -> bool:
-    return _LAST in events or tally.tells(events)
 
 
 def _data_of(event: bytes) -> bytes:

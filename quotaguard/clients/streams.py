@@ -213,14 +213,14 @@ class MeteredBody(_Proxy):
 
     def __iter__(self) -> Iterator[bytes]:
         meter: Meter = self._self_meter
-        now = meter.guard.clock.now
+        now, lease = meter.guard.clock.now, meter.lease
         try:
             for chunk in self.__wrapped__:
                 shown = meter.take(chunk)
                 if meter.over:
                     meter.settle(complete=True)
-                elif now() >= meter.lease.renew_at:
-                    meter.guard.run(meter.guard.renewal(meter.lease))
+                elif now() >= lease.renew_at:
+                    meter.guard.run(meter.guard.renewal(lease))
                 if shown:
                     yield shown
             if rest := meter.rest():
@@ -235,14 +235,14 @@ class MeteredBody(_Proxy):
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         meter: Meter = self._self_meter
-        now = meter.guard.clock.now
+        now, lease = meter.guard.clock.now, meter.lease
         try:
             async for chunk in self.__wrapped__:
                 shown = meter.take(chunk)
                 if meter.over:
                     await meter.asettle(complete=True)
-                elif now() >= meter.lease.renew_at:
-                    await meter.guard.arun(meter.guard.renewal(meter.lease))
+                elif now() >= lease.renew_at:
+                    await meter.guard.arun(meter.guard.renewal(lease))
                 if shown:
                     yield shown
             if rest := meter.rest():

@@ -213,9 +213,10 @@ def count_messages(request: Mapping[str, Any], rules: ClaudeRules, tok: Tok) -> 
         counter.messages += rules.no_thinking
     if thinking == "enabled":
         counter.messages += rules.thinking
-    settings = fields_of(get(request, "output_config"))
-    layout = fields_of(get(request, "output_format") or get(settings, "format"))
-    if layout:
+    layout = get(request, "output_format") or get(
+        fields_of(get(request, "output_config")), "format"
+    )
+    if layout := fields_of(layout):
         counter.structured(layout)
     return counter.parts()
 
@@ -223,14 +224,14 @@ def count_messages(request: Mapping[str, Any], rules: ClaudeRules, tok: Tok) -> 
 def _turns(counter: ClaudeCounter, messages: list[Mapping[str, Any]]) -> None:
     """Messages of one role in a row are one turn; a prefill is one that was begun already."""
     rules = counter.rules
-    loop = _loop_start(messages)
+    loop = -1 if rules.keeps_thinking else _loop_start(messages)
     previous = None
     for at, message in enumerate(messages):
         role = get(message, "role")
         if role != previous:
             counter.messages += rules.per_turn
         previous = role
-        counter.content(get(message, "content"), thinking=rules.keeps_thinking or at > loop)
+        counter.content(get(message, "content"), thinking=at > loop)
     if previous == "assistant":
         counter.messages -= rules.per_turn
 
@@ -239,7 +240,10 @@ def _loop_start(messages: list[Mapping[str, Any]]) -> int:
     """Where the running tool loop began: the last user message that is not a tool result."""
     for at in range(len(messages) - 1, -1, -1):
         if get(messages[at], "role") == "user":
-            blocks = [fields_of(block) for block in items_of(get(messages[at], "content"))]
+            content = get(messages[at], "content")
+            if type(content) is str:
+                return at
+            blocks = [fields_of(block) for block in items_of(content)]
             if not any(get(block, "type") == "tool_result" for block in blocks):
                 return at
     return -1
