@@ -129,7 +129,7 @@ def _tried(ask: Ask, line: _Standing, tell: Teller) -> Plan[Lease]:
         if isinstance(policy, Refuse) and asked_for == len(options):
             break  # it was asked already, in line
         asked_for = len(options)
-        candidates = tuple(option.candidate for option in options)
+        candidates = tuple([option.candidate for option in options])
         if isinstance(policy, Wait) and not ask.observing:
             decision = yield from _stand_in_line(ask, candidates, policy, line, tell)
         else:

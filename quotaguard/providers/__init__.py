@@ -96,8 +96,8 @@ def usage_of(response: object) -> Usage | None:
         usage, ("completion_tokens_details", "output_tokens_details"), "reasoning_tokens"
     )
     # Anthropic counts what it read from and wrote to its cache beside the input, OpenAI within it.
-    read = _count(usage, "cache_read_input_tokens") or 0
-    written = _count(usage, "cache_creation_input_tokens") or 0
+    read = _whole(usage.get("cache_read_input_tokens")) or 0
+    written = _whole(usage.get("cache_creation_input_tokens")) or 0
     return Usage(1, spent_in + read + written, spent_out, cached + read, written, reasoning)
 
 
