@@ -10,6 +10,7 @@ at most 0.35 ms more at the median and 1.2 x the CPU of a bare call, 1.1 x per c
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -47,9 +48,10 @@ def server(*arguments: str) -> Iterator[str]:
 def row(name: str, bare: Timing, guarded: Timing, per: int = 1) -> None:
     """Print a comparison."""
     print(
-        f"{name:42s} bare {1e6 * bare.wall / per:8.0f} µs   guarded +"
-        f"{1e6 * (guarded.wall - bare.wall) / per:6.0f} µs   x {guarded.wall / bare.wall:5.3f}"
-        f"   CPU x {guarded.cpu / bare.cpu:5.3f}"
+        f"{name:38s} bare {1e6 * bare.wall / per:6.0f} µs   guarded +"
+        f"{1e6 * (guarded.wall - bare.wall) / per:6.1f} µs   x {guarded.wall / bare.wall:5.3f}"
+        f"   CPU {1e6 * bare.cpu / per:6.1f} +{1e6 * (guarded.cpu - bare.cpu) / per:6.1f} µs"
+        f"   x {guarded.cpu / bare.cpu:5.3f}"
     )
 
 
@@ -67,14 +69,14 @@ def calls(url: str, rounds: int) -> None:
     my_claude = GuardedAnthropic(base_url=url, api_key="k", guard=guard, user="alice")
     pairs["anthropic messages.create"] = (
         lambda: claude.messages.create(
-            model="claude-sonnet-4-5", max_tokens=9, messages=MESSAGES[1:]
+            model="claude-sonnet-5", max_tokens=9, messages=MESSAGES[1:]
         ),
         lambda: my_claude.messages.create(
-            model="claude-sonnet-4-5", max_tokens=9, messages=MESSAGES[1:]
+            model="claude-sonnet-5", max_tokens=9, messages=MESSAGES[1:]
         ),
     )
     for name, (plain, guarded) in pairs.items():
-        timed = compare({"bare": plain, "guarded": guarded}, rounds=rounds, each=50)
+        timed = compare({"bare": plain, "guarded": guarded}, rounds=6 * rounds, each=8)
         row(name, timed["bare"], timed["guarded"])
 
 
@@ -84,14 +86,26 @@ def streams(url: str, rounds: int) -> None:
     bare = openai.OpenAI(base_url=f"{url}/v1", api_key="k")
     mine = GuardedOpenAI(base_url=f"{url}/v1", api_key="k", guard=guard, user="alice")
 
+    claude = anthropic.Anthropic(base_url=url, api_key="k")
+    my_claude = GuardedAnthropic(base_url=url, api_key="k", guard=guard, user="alice")
+
     def read(client: openai.OpenAI) -> None:
         for _ in client.chat.completions.create(model="gpt-4o", messages=MESSAGES, stream=True):
             pass
 
-    timed = compare(
-        {"bare": lambda: read(bare), "guarded": lambda: read(mine)}, rounds=rounds, each=8
-    )
-    row(f"openai stream, per chunk of {CHUNKS}", timed["bare"], timed["guarded"], per=CHUNKS)
+    def read_claude(client: anthropic.Anthropic) -> None:
+        for _ in client.messages.create(
+            model="claude-sonnet-5", max_tokens=500, messages=MESSAGES[1:], stream=True
+        ):
+            pass
+
+    pairs: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
+        "openai": (lambda: read(bare), lambda: read(mine)),
+        "anthropic": (lambda: read_claude(claude), lambda: read_claude(my_claude)),
+    }
+    for name, (plain, guarded) in pairs.items():
+        timed = compare({"bare": plain, "guarded": guarded}, rounds=2 * rounds, each=4)
+        row(f"{name} stream, per chunk of {CHUNKS}", timed["bare"], timed["guarded"], per=CHUNKS)
 
 
 def imports() -> None:
@@ -119,7 +133,7 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     print(
         f"openai {openai.__version__}, anthropic {anthropic.__version__}, "
-        f"python {sys.version.split()[0]}"
+        f"python {sys.version.split()[0]}, {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}"
     )
     imports()
     with server() as url:

@@ -28,7 +28,8 @@ def compare(
     cpus: dict[str, list[float]] = {name: [] for name in subjects}
     names = list(subjects)
     for subject in subjects.values():
-        subject()  # imports, caches, connections
+        for _ in range(each):
+            subject()  # imports, caches, connections
     for number in range(rounds):
         for name in names[number % len(names) :] + names[: number % len(names)]:
             subject = subjects[name]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 from typing import NamedTuple
 
 from .core.ops import FILL, Adjust, Adjusted, BucketState, Change, Owner, Peek
@@ -155,7 +155,7 @@ class Administration(Engine):
         """One Adjust of all buckets that are meant, and the event that tells of it."""
         if not isinstance(by, str):
             raise ConfigurationError(f"by is the operator's name, not {by!r}")
-        id = name(id, "id") or secrets.token_hex(12)
+        id = name(id, "id") or os.urandom(12).hex()
         identity, meant = yield from self._meant(who, metric)
         changes = tuple(Change(owner, limit, amount * limit.scale) for owner, limit in meant)
         answer: Adjusted = yield Adjust(id, changes)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import itertools
 import logging
 import os
-import secrets
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
@@ -55,13 +52,13 @@ class Caller(NamedTuple):
 Demands: TypeAlias = Callable[["str | None", Caller, "Fallback | None"], Demand]
 """What a call of a model is estimated to use, for a caller, if a policy has that model serve it."""
 
-_prefix = secrets.token_hex(6)
+_prefix = os.urandom(6).hex()
 _numbers = itertools.count(1)
 
 
 def _new_prefix() -> None:
     global _prefix
-    _prefix = secrets.token_hex(6)
+    _prefix = os.urandom(6).hex()
 
 
 os.register_at_fork(after_in_child=_new_prefix)
@@ -137,7 +134,10 @@ class Engine:
         return None if tier is None else self._as(identity, tier)
 
     def _as(self, identity: Identity, tier: Tier) -> Caller:
-        return Caller(Identity(self.known_as(identity.user), identity.org, tier.name), tier)
+        user = self.known_as(identity.user)
+        if user is not identity.user or tier.name != identity.tier:
+            identity = Identity(user, identity.org, tier.name)
+        return Caller(identity, tier)
 
     def known_as(self, user: str | None) -> str | None:
         """A user's name as the ledger, events and errors have it: hashed, if names are."""
@@ -146,6 +146,9 @@ class Engine:
             return user
         if callable(how):
             return Hashed(how(user))
+        import hashlib  # OpenSSL takes its time to load, and most guards hash no names
+        import hmac
+
         return Hashed(hmac.new(how, user.encode(), hashlib.sha256).hexdigest()[:32])
 
     # -- reserving and settling -----------------------------------------------------------------
@@ -215,6 +218,8 @@ class Engine:
         by_rough = rough is not None and self.rough and allowed
         if by_rough and any(isinstance(each, Fallback) and each.at < 1.0 for each in policies):
             by_rough = False  # a bound would not leave that share untouched
+        acting = current_priority()
+        urgent = priority if acting is None else acting
         ask = Ask(
             id,
             identity,
@@ -230,7 +235,7 @@ class Engine:
             instead if isinstance(instead, Fallback) and fallback else None,
             self._observing,
             self.prices.cost,
-            next(p for p in (current_priority(), priority, tier.priority) if p is not None),
+            tier.priority if urgent is None else urgent,
             f"{identity.org or ''}\x1f{identity.user or ''}",
             tier.weight,
         )

@@ -151,8 +151,10 @@ class Estimator:
             if is_large(body):
                 return Demand(passed.tokens, output, hard)
             parts = explain_request(endpoint, body)  # its refusal says how much it asked for
-        features, corrected = self._corrected(endpoint, parts, model)
-        return Demand(corrected, output, hard, parts.total, features, answers(endpoint, body))
+        counted = parts.total
+        features = feature_class(endpoint, parts)
+        corrected = self._calibration.apply(model or "", features, counted)
+        return Demand(corrected, output, hard, counted, features, answers(endpoint, body))
 
     def estimate(
         self, endpoint: str, body: Mapping[str, Any], *, user: str | None, cost: Cost | None = None
@@ -165,7 +167,8 @@ class Estimator:
         named = body.get("model")
         model = named if isinstance(named, str) else None
         output, hard = self._output(endpoint, body, model, user)
-        features, corrected = self._corrected(endpoint, parts, model)
+        features = feature_class(endpoint, parts)
+        corrected = self._calibration.apply(model or "", features, parts.total)
         factor = round(self._calibration.factor(model or "", features), 6)
         hidden = self._calibration.hidden(model or "", features)
         used = Usage(1, corrected, output)
@@ -173,11 +176,6 @@ class Estimator:
         return Estimation(
             corrected, output, hard, parts, factor, hidden, used._replace(nano_usd=nano).usd
         )
-
-    def _corrected(self, endpoint: str, parts: Parts, model: str | None) -> tuple[str, int]:
-        """What kind of request it is, and its input, corrected."""
-        features = feature_class(endpoint, parts)
-        return features, self._calibration.apply(model or "", features, parts.total)
 
     def _output(
         self, endpoint: str, body: Mapping[str, Any], model: str | None, user: str | None

@@ -23,8 +23,7 @@ _EXAMPLES = (
     "'9M tokens/minute per global drawing 1%', '90k tokens/minute per org shared fairly'"
 )
 _NUMBER = r"(?:\d{1,3}(?:[,_]\d{3})+|\d+|(?=\.\d))(?:\.\d+)?\s*(?:[kmb]\b)?"
-_TEXT = re.compile(
-    rf"""\s*(?:(?P<calls>{_NUMBER})\s*concurrent(?:\s+(?:calls|requests))?|(?:
+_TEXT = rf"""\s*(?:(?P<calls>{_NUMBER})\s*concurrent(?:\s+(?:calls|requests))?|(?:
     \$\s*(?P<dollars>{_NUMBER})|(?P<amount>{_NUMBER})\s*(?P<metric>[a-z_]+(?:\s+tokens)?))
     \s*(?:/|\bper\b)\s*(?P<rolling>rolling\s+)?(?P<count>\d+(?:\.\d+)?)?\s*
     (?P<unit>seconds?|sec|s|minutes?|min|hours?|h|days?|d|weeks?|w|months?)
@@ -33,9 +32,7 @@ _TEXT = re.compile(
     (?:\s+for\s+(?P<models>[^\s,]+(?:\s*,\s*[^\s,]+)*))?
     (?:\s+in\s+(?P<tz>\S+))?
     (?:\s+drawing\s+(?P<draw>{_NUMBER}|\d+(?:\.\d+)?\s*%))?
-    (?:\s+(?P<fair>shared\s+fairly))?\s*""",
-    re.VERBOSE | re.IGNORECASE,
-)
+    (?:\s+(?P<fair>shared\s+fairly))?\s*"""
 _UNIT_NAMES = {
     "sec": "second",
     "s": "second",
@@ -52,7 +49,9 @@ def read(text: object) -> dict[str, Any]:
     Raises:
         ConfigurationError: it is not of that form; the message gives examples.
     """
-    found = _TEXT.fullmatch(text) if isinstance(text, str) else None
+    # Compiled by the first limit, and kept by re: importing this package need not wait for it.
+    flags = re.VERBOSE | re.IGNORECASE
+    found = re.fullmatch(_TEXT, text, flags) if isinstance(text, str) else None
     if found is None:
         raise ConfigurationError(f"cannot read the limit {text!r}; examples: {_EXAMPLES}")
     said: dict[str, Any] = {"scope": SCOPES[(found["scope"] or "user").lower()]}

@@ -56,6 +56,11 @@ class _Inside:
             self._acting.__exit__(None, None, None)
 
 
+def _check(what: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ConfigurationError(f"{what} is a number of tokens >= 0, not {value!r}")
+
+
 class Hold:
     """`Guard.hold` and `Guard.ahold`: a context manager, sync and async.
 
@@ -73,9 +78,9 @@ class Hold:
         input_tokens: int,
         output_tokens: int | None,
     ) -> None:
-        for what, value in (("input_tokens", input_tokens), ("output_tokens", output_tokens or 0)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-                raise ConfigurationError(f"{what} is a number of tokens >= 0, not {value!r}")
+        _check("input_tokens", input_tokens)
+        if output_tokens is not None:
+            _check("output_tokens", output_tokens)
         self.guard = guard
         self._who = who
         self._model = model

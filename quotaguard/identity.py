@@ -23,6 +23,8 @@ class Identity(NamedTuple):
 
     def over(self, other: Identity) -> Identity:
         """What this one says, and where it says nothing what ``other`` says."""
+        if self is NOBODY:
+            return other
         return Identity(
             other.user if self.user is None else self.user,
             other.org if self.org is None else self.org,

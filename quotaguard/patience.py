@@ -35,7 +35,7 @@ def bounded(
     job = _job.get()
     if job is not None:
         return (*(each for each in policies if isinstance(each, Fallback)), job)
-    if timeout is None or not any(isinstance(each, Wait) for each in policies):
+    if timeout is None or not policies or not any(isinstance(each, Wait) for each in policies):
         return policies
     seconds = timeout()
     if seconds is None:

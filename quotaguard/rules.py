@@ -198,18 +198,18 @@ class Rules:
             price = self._prices.of(model, demand.service)
             high = high._replace(nano_usd=price.nano_usd(high))
             keep = keep._replace(nano_usd=price.nano_usd(keep))
-        least = high if demand.hard else keep
         charges = []
         for limit in self._applying(tier, identity, model):
-            measure = limit.measure
-            amount = 1.0 if limit.in_flight else measure(high, model)
+            amount, kept = limit.measure(high, model), limit.measure(keep, model)
+            needed = amount if demand.hard else kept
+            if limit.in_flight:
+                amount = 1.0
             # Something must be left even where all is a guess, or an empty bucket would admit it.
-            needed = measure(least, model) or (1.0 if amount > 1.0 else amount)
+            if not needed:
+                needed = 1.0 if amount > 1.0 else amount
             if untouched:
                 needed += untouched * limit.ceiling
-            charges.append(
-                Charge(_owner(limit, identity), limit, amount, needed, measure(keep, model))
-            )
+            charges.append(Charge(_owner(limit, identity), limit, amount, needed, kept))
         return tuple(charges)
 
 

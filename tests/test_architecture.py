@@ -259,9 +259,11 @@ def test_file_names_say_what_is_inside() -> None:
 
 
 def test_importing_quotaguard_loads_nothing_heavy() -> None:
-    """``import quotaguard`` loads no SDK (a second or two each), Redis client or tokenizer."""
+    """``import quotaguard`` loads no SDK (a second or two each), Redis client or tokenizer, nor
+    what of the standard library takes long and few need.
+    """
     heavy = {"openai", "anthropic", "httpx", "httpx2", "pydantic", "redis", "tiktoken", "splintr"}
-    heavy |= {"opentelemetry", "IPython"}
+    heavy |= {"opentelemetry", "IPython", "hashlib", "urllib", "zoneinfo"}
     code = "import sys, quotaguard; print(*{name.partition('.')[0] for name in sys.modules})"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True

@@ -76,9 +76,9 @@ class Line:
     def carry_out(self, op: Op, now: float) -> Answer:
         """Do what an operation says and tell those whom it lets in."""
         freed = self._ledger.expire(now)
-        if not self._places:
+        if not self._places:  # nobody waits, as nearly always
             if type(op) is Reserve:
-                return self._reserve(op, now, freed)
+                return self._reserve_first(op, now, freed)
             return self._do(op, now, freed)
         for dead in self._places.overdue(now - GRACE):
             freed += self._leave(dead)
@@ -93,10 +93,13 @@ class Line:
 
     def _do(self, op: Op, now: float, freed: list[Charge]) -> Answer:
         if type(op) is Settle:
+            if not self._places:
+                return self._ledger.settle(op, now)
+            held = self._store.held(op.id)
+            charges = held.charges if held is not None else ()
             settled = self._ledger.settle(op, now)
-            if settled.first and self._places:
-                held = self._store.held(op.id)
-                freed += held.charges if held is not None else ()
+            if settled.first:
+                freed += charges
             return settled
         if type(op) is Renew:
             return self._ledger.renew(op, now)
@@ -114,23 +117,28 @@ class Line:
             return adjusted
         raise TypeError(f"the ledger does not know the operation {op!r}")
 
+    def _reserve_first(self, op: Reserve, now: float, freed: list[Charge]) -> Decision:
+        """Reserve where nobody waits."""
+        answer = self._ledger.reserve(op, now, NOBODY_AHEAD)
+        if type(answer) is Refusal and _would_wait(op, answer):
+            return self._join(op, None, answer, now, freed)
+        return answer
+
     def _reserve(self, op: Reserve, now: float, freed: list[Charge]) -> Decision:
-        waiter, ahead, outer = None, NOBODY_AHEAD, None
-        if self._places:
-            found = self._store.held(op.id)
-            if found is not None:  # repeated: it has had its turn
-                return found.answer
-            if op.instead_of is not None:
-                outer = self._store.held(op.instead_of)
-            waiter = self._places.waiter(op.id)
-            ahead = self._ahead(op, waiter, now, freed)
+        """Reserve where somebody waits."""
+        found = self._store.held(op.id)
+        if found is not None:  # repeated: it has had its turn
+            return found.answer
+        outer = self._store.held(op.instead_of) if op.instead_of is not None else None
+        waiter = self._places.waiter(op.id)
+        ahead = self._ahead(op, waiter, now, freed)
         answer = self._ledger.reserve(op, now, ahead)
         if isinstance(answer, Refusal):
-            if 0.0 < op.patience >= answer.at_least() < math.inf:
+            if _would_wait(op, answer):
                 return self._join(op, waiter, answer, now, freed)
             served: Collection[Key] = ()
         else:
-            served = self._serve(op, waiter, answer) if self._places else ()
+            served = self._serve(op, waiter, answer)
             if outer is not None and outer.status == "open":
                 freed += outer.charges
         if waiter is not None:
@@ -281,3 +289,7 @@ class Line:
             self._places.step_out(waiter, spot)
         self._places.keep(waiter)
         return [spot.charge for spot in standing]
+
+
+def _would_wait(op: Reserve, refusal: Refusal) -> bool:
+    return 0.0 < op.patience >= refusal.at_least() < math.inf

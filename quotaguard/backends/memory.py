@@ -81,6 +81,7 @@ class MemoryStore:
         if held.status == "settled":
             if self._expired.pop(id, None) is None:
                 self._drop_lease(id)
+            held.charges = held.charged = held.marks = ()
             closed = self._settled
         else:
             self._drop_lease(id)
@@ -132,6 +133,8 @@ class MemoryStore:
         that may have been: a clock that steps back within the slot cannot tell.
         """
         slot = int(now // SWEEP_GRAIN)
+        if slot <= self._looked_until and not self._to_look_at:
+            return
         if slot > self._looked_until:
             if slot - self._looked_until > len(self._full_by):
                 passed = [s for s in self._full_by if s < slot]

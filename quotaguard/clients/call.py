@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import quote
@@ -13,6 +13,7 @@ from urllib.parse import quote
 from .. import receipts
 from ..core.lease import AS_RESERVED, Demand, Lease, Outcome
 from ..core.plan import Plan
+from ..counting.body import absent
 from ..engine import Caller
 from ..errors import ModelNotAllowed, QuotaExceeded, UnmeteredEndpoint
 from ..guard import Guard
@@ -272,7 +273,7 @@ def intercept(
     changes = {
         key: list(value)
         for key, value in body.items()
-        if not isinstance(value, _PLAIN) and isinstance(value, Iterator)
+        if not isinstance(value, _PLAIN) and hasattr(type(value), "__next__")
     }
     body.update(changes)
     named = body.get("model")
@@ -299,10 +300,11 @@ def _body(options: Any) -> dict[str, Any]:
         if isinstance(raw, (bytes, bytearray)):
             found = parsed(bytes(raw))
             return found if isinstance(found, dict) else {}
-    body = dict(options.json_data) if isinstance(options.json_data, Mapping) else {}
-    if isinstance(options.extra_json, Mapping):
-        body.update(options.extra_json)
-    return body
+    body: dict[str, Any] = {}
+    for given in (options.json_data, options.extra_json):
+        if isinstance(given, (dict, Mapping)):  # the first is told at once
+            body.update(given)
+    return {key: value for key, value in body.items() if value is None or not absent(value)}
 
 
 def _put(options: Any, changes: Mapping[str, Any], *, whole: bool) -> None:

@@ -6,6 +6,7 @@ import base64
 import json
 import re
 import struct
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 from ..providers import Tally
@@ -29,10 +30,16 @@ class Frames(Protocol):
         """
         ...
 
+    def events(self) -> Iterable[bytes]:
+        """The JSON of all events so far, once more."""
+        ...
+
 
 _BLANK_LINE = re.compile(rb"\n\n")
 _ANY_BLANK_LINE = re.compile(rb"(?:\r\n|\n|\r(?!\n)){2}")
 _LONGEST = 4
+_LAST = b"[DONE]"
+"""What the last event carries, where it is OpenAI's."""
 
 
 class ServerSentEvents:
@@ -40,11 +47,16 @@ class ServerSentEvents:
 
     def __init__(self, *, editing: bool) -> None:
         self._editing = editing
+        self._kept: list[bytes] = []
+        """The body so far."""
         self._buffer = bytearray()
         self._blank_line = _BLANK_LINE
         self.done = False
 
     def take(self, chunk: bytes, tally: Tally) -> bytes:
+        self._kept.append(chunk)
+        if chunk.endswith(b"\n\n") and not (self._buffer or _LAST in chunk or tally.tells(chunk)):
+            return chunk  # whole events, as nearly always: there is no need to cut them
         if b"\r" in chunk:
             self._blank_line = _ANY_BLANK_LINE
         data: bytes | bytearray = chunk
@@ -68,11 +80,8 @@ class ServerSentEvents:
         return b"".join(shown) if self._editing else chunk
 
     def _hear(self, event: bytes, tally: Tally) -> bool:
-        lines = [line[5:] for line in event.splitlines() if line.startswith(b"data:")]
-        if not lines:
-            return True
-        text = b"\n".join(lines)
-        if text.strip() == b"[DONE]":
+        text = _data_of(event)
+        if text.strip() == _LAST:
             self.done = True
             return True
         return tally.take(text)
@@ -81,6 +90,16 @@ class ServerSentEvents:
         event = bytes(self._buffer)
         self._buffer.clear()
         return event if self._hear(event, tally) and self._editing else b""
+
+    def events(self) -> Iterable[bytes]:
+        body = b"".join(self._kept)
+        whole = body[: len(body) - len(self._buffer)]
+        return map(_data_of, _ANY_BLANK_LINE.split(whole))
+
+
+def _data_of(event: bytes) -> bytes:
+    """What an event carries; empty if it is a comment."""
+    return b"\n".join([line[5:] for line in event.splitlines() if line.startswith(b"data:")])
 
 
 class AmazonEvents:
@@ -93,6 +112,7 @@ class AmazonEvents:
 
     def __init__(self) -> None:
         self._buffer = bytearray()
+        self._kept: list[bytes] = []
         self.done = False
 
     def take(self, chunk: bytes, tally: Tally) -> bytes:
@@ -108,11 +128,15 @@ class AmazonEvents:
                 inner = base64.b64decode(json.loads(payload)["bytes"])
             except (ValueError, KeyError, TypeError):
                 continue
+            self._kept.append(inner)
             tally.take(inner)
         return chunk
 
     def rest(self, tally: Tally) -> bytes:
         return b""
+
+    def events(self) -> Iterable[bytes]:
+        return self._kept
 
 
 class WholeBody:
@@ -129,6 +153,9 @@ class WholeBody:
 
     def rest(self, tally: Tally) -> bytes:
         return b""
+
+    def events(self) -> Iterable[bytes]:
+        return ()
 
     def answer(self) -> Any:
         """The document; None if it is no JSON."""

@@ -160,7 +160,9 @@ class Meter:
         Where a model reasons out of sight, what reached us says little: at least what was reserved.
         """
         model = self.lease.model or ""
-        said, delivered = self._tally.cut_off(lambda text: count_delivered(text, model))
+        said, delivered = self._tally.cut_off(
+            self._frames.events(), lambda text: count_delivered(text, model)
+        )
         demand = self.lease.demand
         if self._provider.hides_output(model):
             delivered = max(delivered, demand.output_tokens)
@@ -211,14 +213,14 @@ class MeteredBody(_Proxy):
 
     def __iter__(self) -> Iterator[bytes]:
         meter: Meter = self._self_meter
-        now = meter.guard.clock.now
+        now, lease = meter.guard.clock.now, meter.lease
         try:
             for chunk in self.__wrapped__:
                 shown = meter.take(chunk)
                 if meter.over:
                     meter.settle(complete=True)
-                elif now() >= meter.lease.renew_at:
-                    meter.guard.run(meter.guard.renewal(meter.lease))
+                elif now() >= lease.renew_at:
+                    meter.guard.run(meter.guard.renewal(lease))
                 if shown:
                     yield shown
             if rest := meter.rest():
@@ -233,14 +235,14 @@ class MeteredBody(_Proxy):
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         meter: Meter = self._self_meter
-        now = meter.guard.clock.now
+        now, lease = meter.guard.clock.now, meter.lease
         try:
             async for chunk in self.__wrapped__:
                 shown = meter.take(chunk)
                 if meter.over:
                     await meter.asettle(complete=True)
-                elif now() >= meter.lease.renew_at:
-                    await meter.guard.arun(meter.guard.renewal(meter.lease))
+                elif now() >= lease.renew_at:
+                    await meter.guard.arun(meter.guard.renewal(lease))
                 if shown:
                     yield shown
             if rest := meter.rest():

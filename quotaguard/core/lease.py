@@ -61,6 +61,11 @@ class Outcome(NamedTuple):
 AS_RESERVED = Outcome(None)
 
 
+def _with(requests: int, used: Usage) -> Usage:
+    """A usage with that many requests (``_replace`` takes several times as long)."""
+    return used if used.requests == requests else Usage(requests, *used[1:])
+
+
 class Lease:
     """A reservation in the hands of its call.
 
@@ -226,16 +231,16 @@ class Lease:
         successful one is charged as reserved.
         """
         if self._reported is not None:
-            return Outcome(self._reported._replace(requests=max(1, self._reported.requests)))
+            return Outcome(_with(max(1, self._reported.requests), self._reported))
         if self._spent_inside:
             return Outcome(Usage())
         if found is not None:
-            return Outcome(found._replace(requests=max(1, found.requests)))
+            return Outcome(_with(max(1, found.requests), found))
         return Outcome(self.demand.keep) if failed else AS_RESERVED
 
     def charged(self, used: Usage, *, reported: bool = False) -> Outcome:
         """An answered call's outcome: what was used, and the HTTP requests made for it."""
-        return Outcome(used._replace(requests=max(1, self.attempts)), reported)
+        return Outcome(_with(max(1, self.attempts), used), reported)
 
     def close(self) -> bool:
         """Take the right to settle: True for the first caller, False for all others."""

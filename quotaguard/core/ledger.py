@@ -78,8 +78,8 @@ class Store(Protocol):
         ...
 
     def closed(self, held: Held) -> None:
-        """A reservation's status went from open to expired or settled, or from expired to
-        settled.
+        """A reservation's status went from open to expired or settled, or from expired to settled.
+        Of one that is settled nothing but its answer is needed any more.
         """
         ...
 
@@ -237,8 +237,9 @@ class Ledger:
         held = self._store.held(id)
         if held is None or held.status != "open":
             return ()
-        self.settle(Settle(id, (0.0,) * len(held.charges)), now)
-        return held.charges
+        charges = held.charges
+        self.settle(Settle(id, (0.0,) * len(charges)), now)
+        return charges
 
     def adjust(self, op: Adjust, now: float) -> Adjusted:
         """Give to buckets or take from them, once."""

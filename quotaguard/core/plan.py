@@ -53,6 +53,7 @@ SHORTEST_PARK = 0.001
 """Seconds; a waiter never comes back in the same instant, whatever it was told."""
 
 
+_REFUSE = Refuse()
 BEHIND_ALL = -1e9
 """The priority of who lets everybody pass."""
 LATE = 0.1
@@ -125,14 +126,14 @@ def _tried(ask: Ask, line: _Standing, tell: Teller) -> Plan[Lease]:
             raise ask.denied
     refusal: Refusal | None = None
     asked_for = 0
-    for policy in (*ask.policies, Refuse()):
+    for policy in (*ask.policies, _REFUSE):
         if isinstance(policy, Fallback):
             options = ask.options(policy, options)
             continue
         if isinstance(policy, Refuse) and asked_for == len(options):
             break  # it was asked already, in line
         asked_for = len(options)
-        candidates = tuple(option.candidate for option in options)
+        candidates = tuple([option.candidate for option in options])
         if isinstance(policy, Wait) and not ask.observing:
             decision = yield from _stand_in_line(ask, candidates, policy, line, tell)
         else:

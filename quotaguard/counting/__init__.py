@@ -6,7 +6,7 @@ first use. Useful by itself: ``count_request("chat", body)``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,7 +65,7 @@ def explain_request(
     """
     _check(endpoint, request)
     limit = None if stop_after is None else stop_after / _LEAST_CLAUDE_TOKENS
-    return _parts(endpoint, request, Exact(_encoding(endpoint, request), limit))
+    return _parts(endpoint, request, lambda encoding: Exact(encoding, limit))
 
 
 def count_request(
@@ -90,7 +90,7 @@ def bound_request(endpoint: str, request: Mapping[str, Any]) -> int:
     Takes microseconds for a prompt of some kilobytes; arguments and errors are the same.
     """
     _check(endpoint, request)
-    return _parts(endpoint, request, _BYTES).total
+    return _parts(endpoint, request, lambda _: _BYTES).total
 
 
 def count_text(text: str, model: str | None = None, *, stop_after: int | None = None) -> int:
@@ -160,7 +160,7 @@ _BYTES = Bytes()
 def _check(endpoint: str, request: object) -> None:
     if endpoint not in ENDPOINTS:
         raise ValueError(f"endpoint must be one of {', '.join(ENDPOINTS)}, not {endpoint!r}")
-    if not isinstance(request, Mapping):
+    if not isinstance(request, (dict, Mapping)):  # the first is told at once
         raise TypeError(f"request must be a mapping (a JSON body), not {type(request).__name__}")
 
 
@@ -175,13 +175,17 @@ def _encoding(endpoint: str, request: Mapping[str, Any]) -> str:
     return openai_rules(_model(request)).encoding
 
 
-def _parts(endpoint: str, request: Mapping[str, Any], tok: Tok) -> Parts:
+def _parts(endpoint: str, request: Mapping[str, Any], tok_of: Callable[[str], Tok]) -> Parts:
+    """Counts with what ``tok_of`` gives for an encoding."""
+    model = _model(request)
     if endpoint == "messages":
-        return count_messages(request, claude_rules(_model(request)), tok)
+        return count_messages(request, claude_rules(model), tok_of(_CLAUDE_YARDSTICK))
+    rules = openai_rules(model)
+    tok = tok_of(rules.encoding)
     if endpoint == "chat":
-        return count_chat(request, openai_rules(_model(request)), tok)
+        return count_chat(request, rules, tok)
     if endpoint == "responses":
-        return count_responses(request, openai_rules(_model(request)), tok)
+        return count_responses(request, rules, tok)
     return count_plain(get(request, "input" if endpoint == "embeddings" else "prompt"), tok)
 
 

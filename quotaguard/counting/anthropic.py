@@ -45,7 +45,6 @@ _ROUND_UP = 0.9
 """Fractions from a tenth count as a whole token: the estimate errs upward."""
 _MAX_DEPTH = 3
 """Blocks within blocks; a document in a tool's result is the deepest that the API takes."""
-_ROUNDED = ("messages", "tools", "schema", "images", "files")
 
 
 class ClaudeCounter:
@@ -61,13 +60,14 @@ class ClaudeCounter:
 
     def parts(self) -> Parts:
         """The sums so far, rounded so that they add up to the rounded whole."""
-        sums = {name: getattr(self, name) for name in _ROUNDED}
-        rounded, whole, before = {}, 0.0, 0
-        for name, tokens in sums.items():
+        rounded, whole, before = [], 0.0, 0
+        for tokens in (self.messages, self.tools, self.schema, self.images, self.files):
             whole += tokens
-            rounded[name] = math.floor(whole + _ROUND_UP) - before
-            before += rounded[name]
-        return Parts(**rounded, guessed=self.guessed)
+            after = math.floor(whole + _ROUND_UP)
+            rounded.append(after - before)
+            before = after
+        messages, tools, schema, images, files = rounded
+        return Parts(messages, tools, schema, images, files, guessed=self.guessed)
 
     def text(self, text: str) -> float:
         """Tokens of a text for Claude."""
@@ -213,9 +213,10 @@ def count_messages(request: Mapping[str, Any], rules: ClaudeRules, tok: Tok) -> 
         counter.messages += rules.no_thinking
     if thinking == "enabled":
         counter.messages += rules.thinking
-    settings = fields_of(get(request, "output_config"))
-    layout = fields_of(get(request, "output_format") or get(settings, "format"))
-    if layout:
+    layout = get(request, "output_format") or get(
+        fields_of(get(request, "output_config")), "format"
+    )
+    if layout := fields_of(layout):
         counter.structured(layout)
     return counter.parts()
 
@@ -223,14 +224,14 @@ def count_messages(request: Mapping[str, Any], rules: ClaudeRules, tok: Tok) -> 
 def _turns(counter: ClaudeCounter, messages: list[Mapping[str, Any]]) -> None:
     """Messages of one role in a row are one turn; a prefill is one that was begun already."""
     rules = counter.rules
-    loop = _loop_start(messages)
+    loop = -1 if rules.keeps_thinking else _loop_start(messages)
     previous = None
     for at, message in enumerate(messages):
         role = get(message, "role")
         if role != previous:
             counter.messages += rules.per_turn
         previous = role
-        counter.content(get(message, "content"), thinking=rules.keeps_thinking or at > loop)
+        counter.content(get(message, "content"), thinking=at > loop)
     if previous == "assistant":
         counter.messages -= rules.per_turn
 
@@ -239,7 +240,10 @@ def _loop_start(messages: list[Mapping[str, Any]]) -> int:
     """Where the running tool loop began: the last user message that is not a tool result."""
     for at in range(len(messages) - 1, -1, -1):
         if get(messages[at], "role") == "user":
-            blocks = [fields_of(block) for block in items_of(get(messages[at], "content"))]
+            content = get(messages[at], "content")
+            if type(content) is str:
+                return at
+            blocks = [fields_of(block) for block in items_of(content)]
             if not any(get(block, "type") == "tool_result" for block in blocks):
                 return at
     return -1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 from ..errors import ConfigurationError
 from .histogram import Histogram
@@ -138,11 +139,12 @@ class Calibration:
         """Note what a bill showed beyond the count; answers with what was expected."""
         least, most = _HIDDEN
         before, expected = self._hidden.get(key, (0.0, 0))
-        alike = least <= min(before, beyond) and abs(before - beyond) <= _ALIKE
-        hidden = round(max(before, beyond))
+        hidden = 0
+        if least <= beyond and least <= before and abs(before - beyond) <= _ALIKE:
+            hidden = round(max(before, beyond))
         if len(self._hidden) >= _MAX_KEYS:
             self._hidden.clear()
-        self._hidden[key] = beyond, hidden if alike and hidden <= most else 0
+        self._hidden[key] = beyond, hidden if hidden <= most else 0
         return expected
 
     def hidden(self, model: str, features: str) -> int:
@@ -158,8 +160,12 @@ class Calibration:
 
     def apply(self, model: str, features: str, estimated: int) -> int:
         """An estimate, corrected and rounded up."""
-        counted = estimated + self.hidden(model, features)
-        return math.ceil(counted * self.factor(model, features) - 1e-6)
+        name, family = family_name(model)
+        hidden = self._hidden.get((name, features))
+        counted = estimated if hidden is None else estimated + hidden[1]
+        with self.pool.lock:
+            factor = self._factor(name, family, features)
+        return math.ceil(counted * factor - 1e-6)
 
     def snapshot(self) -> list[Factor]:
         """All that is known, the most observed first."""
@@ -207,6 +213,7 @@ class Calibration:
         return min(high, max(low, middle, wanted))
 
 
+@lru_cache(maxsize=256)
 def _identity(family: str, features: str) -> bool:
     """Whether the formula for a kind of request is meant to be exact."""
     return family != _RELATED and not _DOUBTFUL.intersection(features.split())

@@ -22,15 +22,16 @@ def count_chat(request: Mapping[str, Any], rules: OpenAIRules, tok: Tok) -> Part
     messages = [fields_of(message) for message in items_of(get(request, "messages"))]
     functions = _functions(request)
     layout = fields_of(get(request, "response_format"))
-    schema = get(layout, "type") == "json_schema"
-    system = any(get(message, "role") in ("system", "developer") for message in messages)
+    schema = bool(layout) and get(layout, "type") == "json_schema"
     _Conversation(counter, bool(functions) or schema).count(messages)
-    if functions:
-        overhead = rules.chat_tools_after_system if system else rules.chat_tools
-        counter.functions(functions, overhead, repeat_comments=True)
-        _tool_choice(counter, get(request, "tool_choice") or get(request, "function_call"))
-    if schema:
-        _schema(counter, fields_of(get(layout, "json_schema")), bool(functions), system)
+    if functions or schema:
+        system = any(get(message, "role") in ("system", "developer") for message in messages)
+        if functions:
+            overhead = rules.chat_tools_after_system if system else rules.chat_tools
+            counter.functions(functions, overhead, repeat_comments=True)
+            _tool_choice(counter, get(request, "tool_choice") or get(request, "function_call"))
+        if schema:
+            _schema(counter, fields_of(get(layout, "json_schema")), bool(functions), system)
     if counter.files:
         counter.files += _FILES_PROMPT
     return counter.parts()
@@ -41,9 +42,9 @@ _FILES_PROMPT = 212
 
 
 def _functions(request: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    tools = [fields_of(tool) for tool in items_of(get(request, "tools"))]
-    functions = [fields_of(get(tool, "function") or get(tool, "custom")) for tool in tools]
-    return functions or [fields_of(item) for item in items_of(get(request, "functions"))]
+    if tools := [fields_of(tool) for tool in items_of(get(request, "tools"))]:
+        return [fields_of(get(tool, "function") or get(tool, "custom")) for tool in tools]
+    return [fields_of(item) for item in items_of(get(request, "functions"))]
 
 
 def _tool_choice(counter: OpenAICounter, choice: Any) -> None:
@@ -92,7 +93,7 @@ class _Conversation:
                 continue
             if self.results:
                 self.close_results()
-            name = text_of(get(message, "name"))
+            name = text_of(get(message, "name")) if "name" in message else ""
             if role in ("system", "developer"):
                 self.counter.message(role, get(message, "content"), name, self.ending)
                 self.ending = ""

@@ -62,7 +62,9 @@ class Histogram:
 
     def add(self, number: float, weight: float = 1.0) -> int:
         """Count a positive number; answers with its bin."""
-        key = min(self._top, max(self._bottom, self._bin(number)))
+        key = self._bin(number)
+        if not self._bottom <= key <= self._top:
+            key = self._bottom if key < self._bottom else self._top
         self.weights[key] = self.weights.get(key, 0.0) + weight
         self.weight += weight
         if self.weight > self.max_weight:

@@ -64,8 +64,9 @@ class LearnedOutput:
             return
         name = family_name(model)[0]
         with self.pool.lock:
-            for key in {(user, name), (_ALL, name)}:
-                self.pool.add(key, max(1.0, output_tokens))
+            self.pool.add((_ALL, name), max(1.0, output_tokens))
+            if user != _ALL:
+                self.pool.add((user, name), max(1.0, output_tokens))
 
     def predict(self, user: str, model: str, prior: int) -> int:
         """Tokens to reserve for one answer of this user and model."""

@@ -19,19 +19,22 @@ def output_allowance(endpoint: str, request: Mapping[str, Any]) -> int | None:
     """
     if endpoint == "embeddings":
         return 0
-    stated = [number(get(request, key)) for key in _MAXIMA]
-    maximum = max((n for n in stated if n is not None and n >= 0), default=None)
-    if maximum is None:
+    stated = [number(get(request, key)) for key in _MAXIMA if key in request]
+    known = [n for n in stated if n is not None and n >= 0]
+    if not known:
         return None
-    budget = number(get(fields_of(get(request, "thinking")), "budget_tokens")) or 0
-    return max(maximum, budget) * answers(endpoint, request)
+    maximum = max(known)
+    if "thinking" in request:
+        budget = number(get(fields_of(get(request, "thinking")), "budget_tokens")) or 0
+        maximum = max(maximum, budget)
+    return maximum * answers(endpoint, request)
 
 
 def answers(endpoint: str, request: Mapping[str, Any]) -> int:
     """How many answers one request asks for: ``n``, or in legacy completions ``best_of``, for each
     prompt.
     """
-    count = max(1, number(get(request, "n")) or 1)
+    count = max(1, number(get(request, "n")) or 1) if "n" in request else 1
     if endpoint != "completions":
         return count
     count = max(count, number(get(request, "best_of")) or 1)

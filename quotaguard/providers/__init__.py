@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
-from urllib.parse import urlsplit
 
 from ..usage import Usage
 from .tally import Tally as Tally
@@ -61,6 +60,8 @@ class Provider(Protocol):
 
 def path_of(url: str) -> str:
     """The path of a URL or of a path that may have a query, with a slash before and none behind."""
+    from urllib.parse import urlsplit  # it takes longer to load than most of this package
+
     return "/" + urlsplit(url).path.strip("/")
 
 
@@ -102,18 +103,23 @@ def usage_of(response: object) -> Usage | None:
         usage, ("completion_tokens_details", "output_tokens_details"), "reasoning_tokens"
     )
     # Anthropic counts what it read from and wrote to its cache beside the input, OpenAI within it.
-    read = _count(usage, "cache_read_input_tokens") or 0
-    written = _count(usage, "cache_creation_input_tokens") or 0
+    read = _whole(usage.get("cache_read_input_tokens")) or 0
+    written = _whole(usage.get("cache_creation_input_tokens")) or 0
     return Usage(1, spent_in + read + written, spent_out, cached + read, written, reasoning)
 
 
 def field(holder: object, name: str) -> Any:
     """A field of a JSON object or an SDK model; None if it is absent."""
-    if isinstance(holder, Mapping):
-        return holder.get(name)
-    return getattr(holder, name, None)
+    if type(holder) is not dict:
+        own = getattr(holder, "__dict__", _NO_FIELDS)  # asking for a Mapping takes its time
+        if name in own:
+            return own[name]
+        if not isinstance(holder, Mapping):
+            return getattr(holder, name, None)
+    return holder.get(name)
 
 
+_NO_FIELDS: Mapping[str, Any] = {}
 _NAMES = (
     *("prompt_tokens", "completion_tokens", "prompt_tokens_details", "completion_tokens_details"),
     *("input_tokens", "output_tokens", "input_tokens_details", "output_tokens_details"),
@@ -125,11 +131,13 @@ _NAMES = (
 
 def _fields(usage: Any) -> Mapping[str, Any]:
     """A usage object as a mapping: asking a pydantic model for a field that it lacks is slow."""
-    if isinstance(usage, Mapping):
+    if type(usage) is dict:
         return usage
     try:
         return {**usage.__dict__, **(usage.__pydantic_extra__ or {})}
     except AttributeError:  # no pydantic model
+        if isinstance(usage, Mapping):
+            return usage
         return {name: getattr(usage, name, None) for name in _NAMES}
 
 

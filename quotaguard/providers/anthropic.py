@@ -68,7 +68,7 @@ class AnthropicProvider:
 
     def route(self, method: str, url: str) -> Route:
         """What a request to that path is."""
-        return _route(method.lower(), path_of(url))
+        return _route(method, url)
 
     def asks_for_usage(self, endpoint: str, body: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """Every stream says its usage."""
@@ -98,9 +98,10 @@ class AnthropicProvider:
 
 
 @lru_cache(maxsize=256)
-def _route(method: str, path: str) -> Route:
-    if method != "post":
+def _route(method: str, url: str) -> Route:
+    if method.lower() != "post":
         return Route("free")
+    path = path_of(url)
     for pattern, endpoint in _METERED:
         if (found := pattern.fullmatch(path)) is not None:
             model = unquote(found[1]) if pattern.groups else None
@@ -124,7 +125,8 @@ class AnthropicTally(Tally):
         self._last: dict[str, Any] = {}
         self._final = False
 
-    def _tells(self, data: bytes) -> bool:
+    def tells(self, data: bytes) -> bool:
+        """Words come in events about content blocks, not about the message."""
         return b'"message_' in data
 
     def _hear(self, event: Mapping[str, Any]) -> bool:

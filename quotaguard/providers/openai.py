@@ -139,7 +139,7 @@ class OpenAIProvider:
 
     def route(self, method: str, url: str) -> Route:
         """What a request to that path is."""
-        return _route(method.lower(), path_of(url))
+        return _route(method, url)
 
     def asks_for_usage(self, endpoint: str, body: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """Chat and completions streams say their usage only when asked to."""
@@ -195,10 +195,11 @@ def reasons(model: str) -> bool:
 
 
 @lru_cache(maxsize=256)
-def _route(method: str, path: str) -> Route:
+def _route(method: str, url: str) -> Route:
+    path = path_of(url)
     if (later := _LATER.fullmatch(path)) is not None:
         return Route("later", "responses", response=later[1])
-    if method != "post":
+    if method.lower() != "post":
         return Route("free")
     deployed = _DEPLOYMENT.fullmatch(path)
     deployment = unquote(deployed[1]) if deployed is not None else None
@@ -221,8 +222,8 @@ _USAGE_CHUNK = frozenset(
 """What the chunk that says the usage consists of; one that says more is the caller's."""
 
 
-_SAYS_USAGE = re.compile(rb'"usage"\s*:\s*(?!null|\s)')
-_SAYS_STATE = re.compile(rb'"response(?:"\s*:|\.(?:completed|incomplete|failed)")')
+_SAYS_USAGE = re.compile(rb'"usage"(?!\s*:\s*null)')
+_SAYS_STATE = re.compile(rb'"response(?:"|\.(?:completed|incomplete|failed)")')
 
 
 class OpenAITally(Tally):
@@ -233,7 +234,8 @@ class OpenAITally(Tally):
         self._hide = hide
         self._usage: Usage | None = None
 
-    def _tells(self, data: bytes) -> bool:
+    def tells(self, data: bytes) -> bool:
+        """Words come without usage, or with none, and without the state of the response."""
         if _SAYS_USAGE.search(data) is not None:
             return True
         return b'"response' in data and _SAYS_STATE.search(data) is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -14,8 +14,8 @@ from ..usage import Usage
 class Tally(ABC):
     """Listens to a stream's events and knows what they add up to.
 
-    Nearly every event says a word of the answer and nothing else. Those are kept as they came, and
-    read only if the stream is cut off: reading them is most of what metering a stream would cost.
+    Nearly every event says a word of the answer and nothing else. Those are read only if the stream
+    is cut off: reading them is most of what metering a stream would cost.
 
     Attributes:
         over: whether the answer is complete: what follows says nothing more about usage.
@@ -27,12 +27,10 @@ class Tally(ABC):
         self.over = False
         self.background: str | None = None
         self.malformed = False
-        self._events: list[bytes] = []
 
     def take(self, data: bytes) -> bool:
         """Take note of an event's JSON; False if the caller must not see the event."""
-        self._events.append(data)
-        if not self._tells(data):
+        if not self.tells(data):
             return True
         try:
             event = json.loads(data)
@@ -44,19 +42,27 @@ class Tally(ABC):
     def usage(self) -> Usage | None:
         """What the provider has said was used, as far as it is final."""
 
-    def cut_off(self, count: Callable[[str], int]) -> tuple[int | None, int]:
+    def cut_off(
+        self, events: Iterable[bytes], count: Callable[[str], int]
+    ) -> tuple[int | None, int]:
         """For a stream that ended early: input tokens if the provider said them, and the output
-        tokens that were delivered; ``count`` counts a text's tokens.
+        tokens that were delivered.
+
+        Args:
+            events: the JSON of all its events.
+            count: counts a text's tokens.
         """
         texts: list[str] = []
-        for data in self._events:
+        for data in events:
             with suppress(Exception):
                 texts.extend(text for text in self._texts(json.loads(data)) if type(text) is str)
         return self._input(), count("".join(texts))
 
     @abstractmethod
-    def _tells(self, data: bytes) -> bool:
-        """Whether an event may say more than a word of the answer: cheap; True if in doubt."""
+    def tells(self, data: bytes) -> bool:
+        """Whether an event, or any of several, may say more than a word of the answer: cheap; True
+        if in doubt.
+        """
 
     @abstractmethod
     def _hear(self, event: Mapping[str, Any]) -> bool:

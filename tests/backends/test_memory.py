@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import tracemalloc
 
 import pytest
 
@@ -11,6 +12,7 @@ from quotaguard import Limit
 from quotaguard.backends import memory
 from quotaguard.backends.memory import REMEMBERED, SWEPT_AT_ONCE, MemoryBackend
 from quotaguard.core.ops import (
+    Answer,
     Candidate,
     Charge,
     Op,
@@ -257,6 +259,35 @@ def test_closed_reservations_are_forgotten_in_the_end(
     assert len(backend._store._held) <= 201
     settled = backend.execute(Settle("first", (50.0,)))
     assert settled.first is die  # type: ignore[union-attr]
+
+
+def test_a_settled_reservation_keeps_its_answer_and_little_else() -> None:
+    """Thousands are remembered, so that a repeated operation changes nothing: each takes far less
+    than it did while it was open.
+    """
+    backend = MemoryBackend(FakeClock())
+
+    def call(number: int) -> Reserve:
+        charges = [(1.0, limit, ALICE) for limit in (PER_DAY, PER_MINUTE, RARE)]
+        return reserve(f"id {number}", *charges)
+
+    def use(op: Reserve) -> Answer:
+        made = backend.execute(op)
+        backend.execute(Settle(op.id, (0.0, 0.0, 0.0)))
+        return made
+
+    made = use(call(0))
+    tracemalloc.start()
+    before, _ = tracemalloc.get_traced_memory()
+    for number in range(1, 1_000):
+        use(call(number))
+    after, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert isinstance(made, Reservation)
+    assert (after - before) / 999 < 900.0
+    assert backend.execute(call(0)) == made
+    (today,) = backend.execute(Peek(((ALICE, PER_DAY),)))  # type: ignore[misc,union-attr]
+    assert today.left == 100.0
 
 
 def test_leases_end_in_time_after_a_step_back() -> None:

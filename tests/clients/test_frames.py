@@ -50,7 +50,7 @@ def test_server_sent_events(
     usage = tally.usage()
     assert usage is not None
     assert (usage.input_tokens, usage.output_tokens) == (5, 6)
-    assert tally.cut_off(len)[1] == len("".join(words))
+    assert tally.cut_off(frames.events(), len)[1] == len("".join(words))
 
 
 @given(st.lists(texts, max_size=6), st.lists(st.integers(0, 10_000), max_size=12))
@@ -68,7 +68,7 @@ def test_amazon_events(words: list[str], cuts: list[int]) -> None:
     usage = tally.usage()
     assert usage is not None
     assert (usage.input_tokens, usage.output_tokens) == (7, 9)
-    assert tally.cut_off(len) == (7, len("".join(words)))
+    assert tally.cut_off(frames.events(), len) == (7, len("".join(words)))
 
 
 def _frame(event: object) -> bytes:

@@ -45,10 +45,11 @@ def test_however_it_is_written_usage_is_read(
     nothing: the usage is read, its chunk hidden if only we asked for it, the words are counted.
     """
     tally = OpenAITally(hide=hide)
-    for word in said:
-        assert tally.take(written(chat(word, usage=None), separators, ascii_only))
+    events = [written(chat(word, usage=None), separators, ascii_only) for word in said]
+    assert not any(map(tally.tells, events))
+    assert all(map(tally.take, events))
     assert tally.usage() is None
-    assert tally.cut_off(len) == (None, len("".join(said)))
+    assert tally.cut_off(events, len) == (None, len("".join(said)))
 
     last = written({"choices": [], "usage": USAGE}, separators, ascii_only)
     assert tally.take(last) is not hide
@@ -60,13 +61,15 @@ def test_however_it_is_written_usage_is_read(
 def test_usage_in_every_chunk_keeps_the_words_in_order() -> None:
     """Some servers say the usage so far with each word; the last counts, and no word is lost."""
     tally = OpenAITally(hide=True)
+    events = []
     for number, word in enumerate(["one ", "two ", "three"], 1):
         usage = {**USAGE, "completion_tokens": number}
-        assert tally.take(written(chat(word, usage=usage), (",", ":"), True))
+        events.append(written(chat(word, usage=usage), (",", ":"), True))
+        assert tally.take(events[-1])
     used = tally.usage()
     assert used is not None
     assert used.output_tokens == 3
-    assert tally.cut_off(["one two three"].index) == (None, 0)
+    assert tally.cut_off(events, ["one two three"].index) == (None, 0)
 
 
 @given(words, spacings, ascii_only)
@@ -76,9 +79,12 @@ def test_a_response_in_the_background_is_known_and_its_end_read(
     """What says the state of a response is read among many events that do not."""
     tally = OpenAITally(hide=False)
 
+    events = []
+
     def take(kind: str, **fields: Any) -> None:
         event = {**fields, "type": f"response.{kind}"}
-        assert tally.take(written(event, separators, ascii_only))
+        events.append(written(event, separators, ascii_only))
+        assert tally.take(events[-1])
 
     take("queued", response={"id": "resp_1", "background": True, "usage": None})
     assert tally.background == "resp_1"
@@ -86,7 +92,7 @@ def test_a_response_in_the_background_is_known_and_its_end_read(
         take("output_text.delta", delta=word)
     take("output_text.done", text="".join(said))
     assert not tally.over
-    assert tally.cut_off(len) == (None, len("".join(said)))
+    assert tally.cut_off(events, len) == (None, len("".join(said)))
 
     take("completed", response={"id": "resp_1", "usage": {"input_tokens": 5, "output_tokens": 6}})
     assert tally.over
@@ -102,14 +108,17 @@ def test_claude_says_its_input_first_and_its_output_last(
     """Cut off in between, the input is known and the words are counted."""
     tally = AnthropicTally()
 
+    events = []
+
     def take(kind: str, **fields: Any) -> None:
-        assert tally.take(written({**fields, "type": kind}, separators, ascii_only))
+        events.append(written({**fields, "type": kind}, separators, ascii_only))
+        assert tally.take(events[-1])
 
     take("message_start", message={"usage": {"input_tokens": 5, "output_tokens": 1}})
     for word in said:
         take("content_block_delta", delta={"type": "text_delta", "text": word})
     assert tally.usage() is None
-    assert tally.cut_off(len) == (5, len("".join(said)))
+    assert tally.cut_off(events, len) == (5, len("".join(said)))
 
     take("message_delta", usage={"output_tokens": 6})
     used = tally.usage()
@@ -127,4 +136,4 @@ def test_what_is_no_event_is_shown_and_breaks_nothing(tally: Tally, data: bytes)
     """It is the caller's to deal with."""
     assert tally.take(data)
     assert tally.usage() is None
-    assert tally.cut_off(len) == (None, 0)
+    assert tally.cut_off([data], len) == (None, 0)
