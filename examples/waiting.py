@@ -22,7 +22,7 @@ def wait_for_the_refill(patience: float) -> None:
     with FakeProvider(Reply(input_tokens=400, output_tokens=100)) as provider:
         guard = Guard(
             limits=["100 tokens/second burst 500"],
-            when_exceeded=[Wait(max_seconds=patience, jitter=None)],
+            when_exceeded=[Wait(max_seconds=patience, backoff=None)],
             clock=FakeClock(),
         )
         client = GuardedOpenAI(

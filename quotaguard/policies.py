@@ -109,13 +109,13 @@ class Wait:
 
     Attributes:
         max_seconds: the longest wait, in seconds.
-        jitter: what a tenacity curve adds to each pause, so that callers in many processes who
+        backoff: what a tenacity curve adds to each pause, so that callers in many processes who
             were told the same time do not come back in the same instant; None adds nothing.
         fair: whether its turn comes as others' do; False: it lets everybody pass.
     """
 
     max_seconds: float
-    jitter: Curve | None = field(default_factory=_short_jitter)
+    backoff: Curve | None = field(default_factory=_short_jitter)
     fair: bool = True
 
     def __post_init__(self) -> None:
@@ -125,18 +125,17 @@ class Wait:
             )
         if not 0 < self.max_seconds < math.inf:
             raise ConfigurationError(f"max_seconds is > 0 and finite, not {self.max_seconds!r}")
-        if self.jitter is not None and not callable(self.jitter):
+        if self.backoff is not None and not callable(self.backoff):
             raise ConfigurationError(
-                "jitter is a tenacity wait such as wait_random(0, 0.1), or None, not "
-                f"{self.jitter!r}"
+                "backoff is a tenacity wait such as wait_random(0, 0.1), or None, not "
+                f"{self.backoff!r}"
             )
-
         if not isinstance(self.fair, bool):
             raise ConfigurationError(f"fair is True or False, not {self.fair!r}")
 
     def pause(self, computed: float, attempt: int) -> float:
         """Seconds to park: the computed wait and the jitter of this attempt (1, 2, ...)."""
-        return computed if self.jitter is None else computed + _drawn(self.jitter, attempt)
+        return computed if self.backoff is None else computed + _drawn(self.backoff, attempt)
 
 
 def _drawn(curve: Curve, attempt: int) -> float:
@@ -149,7 +148,7 @@ def _drawn(curve: Curve, attempt: int) -> float:
     return max(0.0, float(curve(state)))
 
 
-def backoff(attempt: int) -> float:
+def provider_pause(attempt: int) -> float:
     """Seconds to leave a provider alone that refused for so many times in a row and does not say
     for how long: between 1 and 2 s at first, about twice as long each time, at most a minute.
     """

@@ -40,7 +40,7 @@ from .counting.pool import Pool
 from .errors import BackendError
 from .limits import Limit
 from .models import undated
-from .policies import backoff
+from .policies import provider_pause
 from .providers.told import DAY, MINUTE, Quota, Told
 from .rules import MUCH
 from .weights import Weights
@@ -207,7 +207,7 @@ class Upstream:
         pause = told.again
         if pause is None and last and not _explains(left, lease):
             attempt = self._refusals[place] = self._refusals.get(place, 0) + 1
-            pause = backoff(attempt)
+            pause = provider_pause(attempt)
         if pause:
             left.append(Aim(("pause", *place), PAUSE, -min(pause, LONGEST_PAUSE), now))
         return Correction(tuple(left), insist=True) if left else None

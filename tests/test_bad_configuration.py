@@ -229,8 +229,8 @@ def test_wrong_files(text: str, words: str, tmp_path: Path) -> None:
         (lambda: Tier("a", when_not_allowed=Wait(5)), "when_not_allowed is Refuse() or Fallback"),
         (lambda: Wait("long"), "max_seconds is a number of seconds, not 'long'"),
         (
-            lambda: Wait(5, jitter=5),
-            "jitter is a tenacity wait such as",
+            lambda: Wait(5, backoff=5),
+            "backoff is a tenacity wait such as",
         ),
         (lambda: Fallback(), "Fallback takes the names of models, not ()"),
         (lambda: Fallback("a", opt_out=5), "opt_out is a callable of the identity, not 5"),

@@ -76,7 +76,7 @@ def test_the_story_of_a_call() -> None:
 def test_a_fallback_and_a_wait() -> None:
     """The detours are told in order, with what was in the way."""
     told: list[Event] = []
-    guard = make(told.append, when_exceeded=[Fallback("small"), Wait(60, jitter=None)])
+    guard = make(told.append, when_exceeded=[Fallback("small"), Wait(60, backoff=None)])
     for _ in range(3):
         call(guard, 80)
     kinds = [type(event) for event in told]
@@ -130,7 +130,7 @@ def test_a_hook_that_fails_is_logged_and_changes_nothing(
         raise ZeroDivisionError
 
     guard = make(
-        failing, told.append, failing, when_exceeded=[Fallback("small"), Wait(60, jitter=None)]
+        failing, told.append, failing, when_exceeded=[Fallback("small"), Wait(60, backoff=None)]
     )
 
     async def acall() -> None:

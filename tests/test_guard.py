@@ -301,7 +301,7 @@ def test_hooks_see_a_calls_story_in_order() -> None:
     seen: list[Any] = []
     guard = Guard(
         limits=["60 tokens/minute for big", "10 tokens/minute for small"],
-        when_exceeded=[Fallback("small"), Wait(45, jitter=None)],
+        when_exceeded=[Fallback("small"), Wait(45, backoff=None)],
         hooks=[seen.append],
         clock=FakeClock(),
     )

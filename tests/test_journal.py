@@ -95,7 +95,7 @@ def test_a_refused_call(to: str) -> None:
 
 def test_a_fallback_and_a_wait(to: str) -> None:
     """What the model asked for would have cost, and how long the call stood in line."""
-    guard = guard_of(to, when_exceeded=[Fallback("small"), Wait(60, jitter=None)])
+    guard = guard_of(to, when_exceeded=[Fallback("small"), Wait(60, backoff=None)])
     for _ in range(3):
         call(guard, 80)
     first, fell, waited = kept(guard)
@@ -115,7 +115,7 @@ def test_a_refusal_after_a_wait_says_how_long() -> None:
         if isinstance(event, Waiting):
             guard.grant(-60, user="alice", by="an operator")
 
-    guard = guard_of("memory://", when_exceeded=Wait(13, jitter=None))
+    guard = guard_of("memory://", when_exceeded=Wait(13, backoff=None))
     guard.tell.add(take_away)
     call(guard, 80)
     with pytest.raises(QuotaExceeded):

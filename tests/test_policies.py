@@ -38,10 +38,10 @@ def test_waits_are_numbers(seconds: Any) -> None:
 
 def test_jitter_is_a_curve() -> None:
     """Or None; a number is not one."""
-    with pytest.raises(ConfigurationError, match=r"jitter is a tenacity wait .*, not 0\.5"):
-        Wait(30, jitter=0.5)  # type: ignore[arg-type]
-    assert Wait(30, jitter=None).pause(7, 1) == 7
-    assert Wait(30, jitter=wait_fixed(2)).pause(7, 1) == 9
+    with pytest.raises(ConfigurationError, match=r"backoff is a tenacity wait .*, not 0\.5"):
+        Wait(30, backoff=0.5)  # type: ignore[arg-type]
+    assert Wait(30, backoff=None).pause(7, 1) == 7
+    assert Wait(30, backoff=wait_fixed(2)).pause(7, 1) == 9
     assert 7 <= Wait(30).pause(7, 1) <= 7.05
     assert Wait(30) == Wait(30)
 
@@ -90,17 +90,17 @@ def test_nothing_stands_behind_refuse(after: Refuse | Fallback) -> None:
 )
 def test_curves_go_by_the_attempt(curve: Any, added: list[float]) -> None:
     """The first attempt is 1, and no curve shortens the computed wait."""
-    wait = Wait(60, jitter=curve)
+    wait = Wait(60, backoff=curve)
     assert [wait.pause(10.0, attempt) for attempt in (1, 2, 3, 4)] == [10 + s for s in added]
 
 
 @given(st.floats(0, 1e6), st.integers(1, 20))
 def test_random_curves_stay_in_their_range(computed: float, attempt: int) -> None:
     """Full jitter adds at most the curve's value, the default a twentieth of a second."""
-    full = Wait(60, jitter=wait_random_exponential(max=5)).pause(computed, attempt)
+    full = Wait(60, backoff=wait_random_exponential(max=5)).pause(computed, attempt)
     assert computed <= full <= computed + min(2 ** (attempt - 1), 5) + 1e-6
     assert computed <= Wait(60).pause(computed, attempt) <= computed + 0.05 + 1e-6
-    assert Wait(60, jitter=None).pause(computed, attempt) == computed
+    assert Wait(60, backoff=None).pause(computed, attempt) == computed
 
 
 # -- together, on a guard --------------------------------------------------------------------------
@@ -138,7 +138,7 @@ def test_refusing() -> None:
 
 def test_falling_back_then_waiting() -> None:
     """The smaller model serves while it has room, then whichever has room first."""
-    held = guard(Fallback("small"), Wait(60, jitter=None), Refuse())
+    held = guard(Fallback("small"), Wait(60, backoff=None), Refuse())
     assert [served(held) for _ in range(6)] == [("large", 0.0)] * 5 + [("small", 0.0)]
     assert served(held) == ("large", 12.0)
     assert served(held, tokens=26) == ("large", 15.6)
@@ -146,7 +146,7 @@ def test_falling_back_then_waiting() -> None:
 
 def test_waiting_then_falling_back() -> None:
     """A short wait for the large model is better than the small one, a long one is not."""
-    held = guard(Wait(15, jitter=None), Fallback("small"))
+    held = guard(Wait(15, backoff=None), Fallback("small"))
     for _ in range(5):
         served(held)
     assert served(held) == ("large", 12.0)
@@ -173,7 +173,7 @@ def test_the_guards_policies_are_for_tiers_without() -> None:
             Tier("a", ["10 tokens/minute"]),
             Tier("b", ["10 tokens/minute"], when_exceeded=[]),
         ],
-        when_exceeded=Wait(60, jitter=None),
+        when_exceeded=Wait(60, backoff=None),
         clock=clock,
     )
     for user, tier, waits in (("x", "a", True), ("y", "b", False)):

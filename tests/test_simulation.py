@@ -111,7 +111,7 @@ def test_the_policy_that_was_in_force_changes_nothing(policy: str, seed: int) ->
 @pytest.mark.parametrize("seed", range(5))
 def test_waits_are_those_that_were(seed: int) -> None:
     """One caller after another, each of whom waits as long as need be, and a few in vain."""
-    waits = [Wait(40, jitter=None), Refuse()]
+    waits = [Wait(40, backoff=None), Refuse()]
     guard = guard_of(limits=["300 tokens/minute", "2k tokens/hour"], when_exceeded=waits)
     rng = random.Random(seed)
     for _ in range(60):

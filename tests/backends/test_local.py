@@ -356,7 +356,7 @@ def test_a_guard_goes_on_alone(clock: FakeClock) -> None:
 def test_a_guard_waits_for_its_share(clock: FakeClock) -> None:
     """The wait policy holds while the ledger is away."""
     shared, events = Switch(clock), list[Event]()
-    guard = guarded(clock, shared, events, when_exceeded=Wait(60, jitter=None))
+    guard = guarded(clock, shared, events, when_exceeded=Wait(60, backoff=None))
     shared.away = True
     with guard.hold(user="alice", input_tokens=100, output_tokens=0):
         pass

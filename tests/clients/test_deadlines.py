@@ -51,7 +51,7 @@ def empty(max_seconds: float = 3600.0) -> Guard:
     guard = new_guard(
         limits=["1 requests/minute"],
         clock=FakeClock(),
-        when_exceeded=Wait(max_seconds, jitter=None),
+        when_exceeded=Wait(max_seconds, backoff=None),
     )
     with guard.hold(user="somebody"):
         pass
@@ -109,5 +109,5 @@ def test_no_time_is_no_wait(caller: Caller) -> None:
 
 def test_a_jobs_patience_goes_before_the_timeout(caller: Caller) -> None:
     """In a batch job a timeout is about the request, which begins when the wait is over."""
-    with patient(Wait(100, jitter=None)):
+    with patient(Wait(100, backoff=None)):
         assert caller.waited(empty(1), timeout=5) == pytest.approx(60.0)

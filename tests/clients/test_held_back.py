@@ -94,7 +94,7 @@ def test_all_workers_keep_it_for_that_key_and_model(provider: FakeProvider, tmp_
 
 def test_who_waits_waits_for_the_provider_too(provider: FakeProvider) -> None:
     """As for any other limit, and no longer than the policy says."""
-    guard = learning(when_exceeded=Wait(30, jitter=None))
+    guard = learning(when_exceeded=Wait(30, backoff=None))
     provider.enqueue(REFUSED, Reply(), Reply(status=429, headers={"retry-after": "31"}))
     with made(guard, provider) as client:
         with pytest.raises(openai.RateLimitError):

@@ -43,7 +43,7 @@ class Flaky(MemoryBackend):
 def story(meters: MeterProvider) -> None:
     """All that there is a metric for."""
     limits = ["100 tokens/minute for gpt-4o", "100 tokens/minute for gpt-4o-mini"]
-    ways = [Fallback("gpt-4o-mini"), Wait(60, jitter=None)]
+    ways = [Fallback("gpt-4o-mini"), Wait(60, backoff=None)]
     backend = Flaky(clock := FakeClock())
     guard = Guard(
         tiers=[Tier("pro", limits, ["gpt-4o", "gpt-4o-mini"], ways)],

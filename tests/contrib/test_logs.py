@@ -32,7 +32,7 @@ STORY = [
 def make(hook: Any, **options: Any) -> Guard:
     """A guard with a large and a small model, that waits when both are empty."""
     limits = ["100 tokens/minute for large", "100 tokens/minute for small"]
-    tier = Tier("pro", limits, ["large", "small"], [Fallback("small"), Wait(60, jitter=None)])
+    tier = Tier("pro", limits, ["large", "small"], [Fallback("small"), Wait(60, backoff=None)])
     return Guard(tiers=[tier], clock=FakeClock(), hooks=[hook], **options)
 
 

@@ -46,7 +46,7 @@ def test_a_call_is_counted_with_its_models_and_tokens(recorded: Recorded) -> Non
 
 def test_detours_and_refusals(recorded: Recorded) -> None:
     """Which limit sent a call to another model or away, and how long those in line stood there."""
-    guard = make(recorded.hook(), when_exceeded=[Fallback("small"), Wait(60, jitter=None)])
+    guard = make(recorded.hook(), when_exceeded=[Fallback("small"), Wait(60, backoff=None)])
     for _ in range(3):
         call(guard, 80)
     with pytest.raises(ModelNotAllowed):
@@ -234,7 +234,7 @@ def test_an_instrumented_guard_is_the_same_guard(recorded: Recorded) -> None:
 
 def test_waiting_in_line_is_no_latency(recorded: Recorded) -> None:
     """It has a histogram of its own."""
-    guard = make(when_exceeded=[Wait(60, jitter=None)])
+    guard = make(when_exceeded=[Wait(60, backoff=None)])
     instrument(guard, meter_provider=recorded.meter_provider)
     for _ in range(3):
         call(guard, 80)

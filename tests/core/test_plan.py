@@ -170,7 +170,7 @@ def test_fallbacks_go_along() -> None:
 
 def test_policies_in_order() -> None:
     """A wait before a fallback waits for the first model alone; after it, for either."""
-    call = Call(Wait(10, jitter=None), Fallback("small"), Wait(30, jitter=None), Refuse())
+    call = Call(Wait(10, backoff=None), Fallback("small"), Wait(30, backoff=None), Refuse())
     ops = call.steps(refusal(20.0), Queued(refusal(25.0, 12.0), 12.0), None)
     assert [models(op) for op in (ops[0], ops[1], ops[3])] == [["large"], *[["large", "small"]] * 2]
     assert [op.patience for op in ops if isinstance(op, Reserve)] == [10.0, 30.0, 30.0]
@@ -182,7 +182,7 @@ def test_policies_in_order() -> None:
 
 def test_patience_shrinks_while_one_waits() -> None:
     """Each question says how much longer the caller would wait, and no pause is longer."""
-    call = Call(Wait(30, jitter=None))
+    call = Call(Wait(30, backoff=None))
     ops = call.steps(Queued(refusal(20.0), 20.0))
     call.clock.advance(18)
     ops.append(call.plan.send(None))
@@ -197,7 +197,7 @@ def test_patience_shrinks_while_one_waits() -> None:
 
 def test_nobody_spins() -> None:
     """Told to come back at once, a caller still takes a moment."""
-    call = Call(Wait(30, jitter=None))
+    call = Call(Wait(30, backoff=None))
     ops = call.steps(Queued(refusal(0.0), 0.0))
     assert ops[-1] == Park("id", SHORTEST_PARK)
 

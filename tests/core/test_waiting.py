@@ -69,7 +69,7 @@ def test_the_end_of_a_dead_holders_lease_wakes_the_next() -> None:
     world = World()
     world.guard = Guard(
         limits=[Limit(60, "tokens", 3600, on_expire="return_all")],
-        when_exceeded=Wait(4000, jitter=None),
+        when_exceeded=Wait(4000, backoff=None),
         clock=world.clock,
         lease_seconds=20.0,
     )
@@ -237,7 +237,7 @@ def test_jitter_has_tenacitys_shape() -> None:
     ]:
         clock = FakeClock()
         guard = Guard(
-            limits=["60 tokens/minute"], when_exceeded=Wait(100, jitter=curve), clock=clock
+            limits=["60 tokens/minute"], when_exceeded=Wait(100, backoff=curve), clock=clock
         )
         with guard.hold(user="u", input_tokens=60, output_tokens=0):
             pass
@@ -248,10 +248,10 @@ def test_jitter_has_tenacitys_shape() -> None:
 
 def test_jitter_grows_with_the_attempts() -> None:
     """The curve is told the attempt's number, and never makes a wait shorter than computed."""
-    wait = Wait(100, jitter=wait_incrementing(start=-5, increment=5))
+    wait = Wait(100, backoff=wait_incrementing(start=-5, increment=5))
     assert [wait.pause(10, attempt) for attempt in (1, 2, 3, 4)] == [10, 10, 15, 20]
     random.seed(1)
-    pauses = [Wait(100, jitter=wait_random(0, 1)).pause(10, 1) for _ in range(200)]
+    pauses = [Wait(100, backoff=wait_random(0, 1)).pause(10, 1) for _ in range(200)]
     assert 10 <= min(pauses) < 10.1 < 10.9 < max(pauses) <= 11
 
 
@@ -297,7 +297,7 @@ def test_no_starvation() -> None:
         clock = FakeClock(auto_advance=False)
         guard = Guard(
             limits=[Limit(1000, "tokens", 1000)],
-            when_exceeded=Wait(5000, jitter=None),
+            when_exceeded=Wait(5000, backoff=None),
             clock=clock,
         )
         waits: dict[int, list[float]] = {10: [], 900: []}
@@ -332,7 +332,7 @@ def test_no_wake_up_is_lost(seed: int) -> None:
     world = World(10_000, limit="60 tokens/day")
     world.guard = Guard(
         limits=[Limit(60, "tokens", "day")],
-        when_exceeded=Wait(1e9, jitter=None),
+        when_exceeded=Wait(1e9, backoff=None),
         clock=world.clock,
     )
     sizes = [chance.randint(1, 60) for _ in range(300)]
@@ -376,7 +376,7 @@ def test_waiting_is_told() -> None:
 
 def test_the_machines_own_clock() -> None:
     """Without a fake clock, threads and tasks wait for real: here a few milliseconds."""
-    guard = Guard(limits=["1000 tokens/second"], when_exceeded=Wait(5, jitter=None))
+    guard = Guard(limits=["1000 tokens/second"], when_exceeded=Wait(5, backoff=None))
 
     async def main() -> float:
         async with guard.ahold(user="u", input_tokens=10, output_tokens=0) as lease:

@@ -29,7 +29,7 @@ class World:
         self.events: list[Event] = []
         self.guard = Guard(
             limits=[limit],
-            when_exceeded=Wait(max_seconds, jitter=None),
+            when_exceeded=Wait(max_seconds, backoff=None),
             clock=self.clock,
             hooks=[self.events.append],
             lease_seconds=10_000.0,

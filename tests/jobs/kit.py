@@ -16,7 +16,7 @@ from quotaguard.backends.memory import MemoryBackend
 from quotaguard.testing import FakeClock
 from tests.clients.kit import entered
 
-PATIENT = Wait(31 * 86_400.0, jitter=None)
+PATIENT = Wait(31 * 86_400.0, backoff=None)
 Function = Callable[[Any], Coroutine[Any, Any, Any]]
 
 

@@ -163,13 +163,13 @@ def test_a_call_that_can_never_fit_is_an_error_at_once(way: Way) -> None:
 @each_way
 def test_patience_may_end(way: Way) -> None:
     """Then the error says how long it would have taken."""
-    guard = new_guard("1 requests/hour", when_exceeded=Wait(10_000, jitter=None))
+    guard = new_guard("1 requests/hour", when_exceeded=Wait(10_000, backoff=None))
 
     async def call(item: int) -> int:
         async with way.hold(guard):
             return item
 
-    patience = Wait(60, jitter=None)
+    patience = Wait(60, backoff=None)
     done = way.run(guard, call, range(2), errors="collect", concurrency=1, patience=patience)
     assert isinstance(done[1].error, QuotaExceeded)
     assert done[1].error.retry_after == pytest.approx(3600)
