@@ -76,7 +76,7 @@ def calls(url: str, rounds: int) -> None:
         ),
     )
     for name, (plain, guarded) in pairs.items():
-        timed = compare({"bare": plain, "guarded": guarded}, rounds=6 * rounds, each=8)
+        timed = compare({"bare": plain, "guarded": guarded}, rounds=rounds, each=50)
         row(name, timed["bare"], timed["guarded"])
 
 
