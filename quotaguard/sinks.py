@@ -225,6 +225,11 @@ class SQLite:
             self._connection.close()
             self._connection = None
 
+    def __del__(self) -> None:
+        """Who drops it without closing it leaves no file open."""
+        if getattr(self, "_connection", None) is not None:
+            self.close()
+
 
 def _few(pending: deque[Entry]) -> int:
     return min(len(pending), _BATCH)

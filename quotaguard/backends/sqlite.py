@@ -233,6 +233,12 @@ class SQLiteBackend:
         self._bells = Bells(self._clock)
         self._watch: Pulse = Pulse(self._look_for_rings, IDLE)
 
+    def __del__(self) -> None:
+        """Who drops it without closing it leaves no file open; nobody else can use it any more."""
+        for connection in (getattr(self, "_connection", None), getattr(self, "_watching", None)):
+            if connection is not None:
+                connection.close()
+
     def __repr__(self) -> str:
         return f"<SQLiteBackend {self._path}>"
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
+import sqlite3
 import threading
 from pathlib import Path
 
@@ -164,3 +166,15 @@ async def test_who_is_cancelled_while_it_asks_has_left(
     assert task.cancelled()
     assert left(backend) == 100.0
     backend.close()
+
+
+def test_who_drops_it_leaves_no_file_open(tmp_path: Path) -> None:
+    """A notebook makes guards and forgets them."""
+    backend = SQLiteBackend(tmp_path / "q.db")
+    backend.execute(reserve("a"))
+    connection = backend._connection
+    assert connection is not None
+    del backend
+    gc.collect()
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        connection.execute("SELECT 1")
